@@ -1,0 +1,1 @@
+"""Archive bytes <-> typed objects; `docs/format.md` is normative."""

@@ -1,0 +1,1 @@
+"""Command line: words, colours and exit codes only."""

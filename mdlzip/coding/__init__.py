@@ -1,0 +1,1 @@
+"""Entropy coding: data symbols with constriction, weights with an adaptive binary coder."""

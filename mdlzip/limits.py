@@ -1,0 +1,24 @@
+"""Every numeric bound of the format in one place; `docs/format.md` repeats them."""
+
+from __future__ import annotations
+
+MAX_ORIGINAL_BYTES = 1 << 48
+MIN_CHUNK_SIZE = 16
+MAX_CHUNK_SIZE = 16384
+MAX_GROUP_CHUNKS = 1 << 16
+MAX_NAME_BYTES = 255
+
+MAX_D_MODEL = 4096
+MAX_LAYERS = 64
+MAX_HEADS = 256
+MAX_D_FF = 4 * MAX_D_MODEL
+MAX_CONV_WIDTH = 8
+
+MAX_MATRIX_CODE = 63  # int8 kernels without VNNI add two u8 x s8 products in 16 bits: 255*2*63 < 2**15
+MAX_VECTOR_CODE = 127
+MAX_STEP_MANTISSA = 0xFFFF
+MAX_STEP_EXPONENT = 40
+MIN_ACTIVATION_EXPONENT = -12
+MAX_ACTIVATION_EXPONENT = 12
+
+DEFAULT_MEMORY_BYTES = 2 << 30

@@ -1,0 +1,1 @@
+"""Float transformer, used for training only; the codec never runs it."""

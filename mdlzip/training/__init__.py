@@ -1,0 +1,1 @@
+"""From chunks to a trained, pruned, quantisation-aware float model."""
