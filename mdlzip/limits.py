@@ -22,3 +22,14 @@ MIN_ACTIVATION_EXPONENT = -12
 MAX_ACTIVATION_EXPONENT = 12
 
 DEFAULT_MEMORY_BYTES = 2 << 30
+
+READ_BLOCK_BYTES = 1 << 20  # nothing is allocated by a declared length; input is read in such blocks
+MAX_OPTIONAL_SECTION_BYTES = 1 << 24
+MAX_EXPANSION = 1 << 15  # no zstd or LZMA2 stream yields more bytes than this per byte of its own
+EXPANSION_SLACK = 1 << 17  # one zstd block
+MAX_ZSTD_WINDOW_BYTES = 1 << 27
+MAX_LZMA_DICTIONARY_BYTES = 1 << 26
+MAX_CODED_BYTES_PER_BYTE = 4  # a symbol of the least count costs at most 24 bits, in words of 32
+CODED_SLACK_BYTES = 64
+WEIGHT_BYTES_PER_CELL = 8  # above any way of writing a weight down; a ceiling, not an estimate
+WEIGHT_SLACK_BYTES = 1 << 16

@@ -1,0 +1,91 @@
+"""The fixed header: the first 26 bytes of every archive."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from zlib import crc32
+
+from mdlzip.archive.cursor import Cursor
+from mdlzip.errors import CorruptArchive, UnsupportedVersion
+
+MAGIC = b"\x93mdz"
+VERSION = 1
+HEADER_BYTES = 26
+NO_METADATA = 0xFFFF  # mode of an archive made from a pipe: nothing to restore
+MAX_MODE = 0o777
+
+
+class Method(IntEnum):
+    """How the original is stored; the low three bits of byte 5."""
+
+    STORED = 0
+    ZSTD = 1
+    XZ = 2
+    LEARNED = 3
+
+    @property
+    def label(self) -> str:
+        """The method's name in reports: "stored", "zstd", "xz" or "learned"."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the fixed header says.
+
+    mode: permission bits 0..0o777, or NO_METADATA; mtime_ns: nanoseconds since 1970, int64;
+    size: bytes of the original, below 2**48.
+    """
+
+    method: Method
+    mode: int
+    mtime_ns: int
+    size: int
+
+    @property
+    def has_metadata(self) -> bool:
+        """False when the original was a pipe: `mode` and `mtime_ns` then mean nothing."""
+        return self.mode != NO_METADATA
+
+    def pack(self) -> bytes:
+        """The 26 bytes, checksum included."""
+        body = MAGIC + struct.pack("<BBHq", VERSION, self.method, self.mode, self.mtime_ns)
+        body += self.size.to_bytes(6, "little")
+        return body + struct.pack("<I", crc32(body))
+
+
+def unpack_header(buffer: bytes | memoryview) -> Header:
+    """Parse the first 26 bytes of an archive.
+
+    Raises CorruptArchive (not an archive, damaged, reserved values) or UnsupportedVersion.
+    The checksum is looked at before any field, so damage is never mistaken for a new version.
+    """
+    cursor = Cursor(buffer, "header")
+    if bytes(buffer[: len(MAGIC)]) != MAGIC[: len(buffer)] or not len(buffer):
+        raise CorruptArchive("this is not an mdlzip archive (its first bytes differ)")
+    body = Cursor(cursor.take(HEADER_BYTES - 4, "fixed fields"), "header")
+    if cursor.u32("checksum") != crc32(bytes(buffer[: HEADER_BYTES - 4])):
+        raise CorruptArchive("header: checksum mismatch, the first 26 bytes are damaged")
+    body.take(len(MAGIC), "magic")
+    version = body.u8("version")
+    if version > VERSION:
+        raise UnsupportedVersion(
+            f"the archive has format version {version}, this mdlzip reads up to {VERSION};"
+            " install a newer mdlzip"
+        )
+    if version < 1:
+        raise body.fail("version", "is 0, which no release wrote")
+    method = body.u8("method")
+    if method >> 3:
+        raise body.fail("method", f"has reserved bits set ({method:#04x})")
+    if method not in list(Method):
+        raise body.fail("method", f"{method} is unknown")
+    mode = body.u16("mode")
+    if mode > MAX_MODE and mode != NO_METADATA:
+        raise body.fail("mode", f"{mode:#o} has bits beyond rwxrwxrwx")
+    mtime_ns = body.i64("mtime")
+    size = body.u48("size")
+    body.finish()
+    return Header(Method(method), mode, mtime_ns, size)

@@ -1,0 +1,142 @@
+"""Writing archives, front to back and without seeking, so that the sink may be a pipe."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+from zlib import crc32
+
+from mdlzip.archive.config_section import pack_config
+from mdlzip.archive.cursor import put_varint
+from mdlzip.archive.header import HEADER_BYTES, Header
+from mdlzip.archive.index import GroupTable
+from mdlzip.archive.ledger import Ledger, learned_ledger, payload_ledger, stored_ledger
+from mdlzip.archive.sections import (
+    DIGEST_BYTES,
+    SECTION_HEADER_BYTES,
+    Kind,
+    framed_header,
+    pack_section,
+    section_head,
+)
+from mdlzip.chunks import Layout
+from mdlzip.config import ModelConfig
+from mdlzip.errors import MdlzipError
+from mdlzip.limits import READ_BLOCK_BYTES
+
+STORED_OVERHEAD_BYTES = HEADER_BYTES + DIGEST_BYTES
+
+
+class Writable(Protocol):
+    """Anything with a binary `write` that takes all it is given."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append `data`."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a learned archive says before its groups; weights: packed, with its three lines."""
+
+    config: ModelConfig
+    layout: Layout
+    weights: bytes
+    weight_lines: dict[str, int]
+
+
+class _Counting:
+    """Passes bytes on and keeps the offset."""
+
+    def __init__(self, sink: Writable) -> None:
+        self._sink = sink
+        self.offset = 0
+
+    def write(self, data: bytes) -> None:
+        self._sink.write(data)
+        self.offset += len(data)
+
+
+def _name_section(name: str | None) -> bytes:
+    return pack_section(Kind.NAME, name.encode()) if name else b""
+
+
+def payload_archive_bytes(name: str | None, payload_bytes: int) -> int:
+    """Size of a zstd or xz archive with that payload."""
+    return (
+        STORED_OVERHEAD_BYTES + len(_name_section(name)) + SECTION_HEADER_BYTES + payload_bytes
+    )
+
+
+def write_stored(sink: Writable, header: Header, blocks: Iterable[bytes], digest: bytes) -> Ledger:
+    """Header, the original itself, footer; returns the ledger."""
+    out = _Counting(sink)
+    out.write(header.pack())
+    for block in blocks:
+        out.write(block)
+    out.write(digest)
+    return _balanced(stored_ledger(header.size), out.offset)
+
+
+def write_payload(
+    sink: Writable, header: Header, name: str | None, payload: BinaryIO, digest: bytes
+) -> Ledger:
+    """An archive around the compressed stream in the seekable file `payload`."""
+    out = _Counting(sink)
+    out.write(header.pack())
+    out.write(_name_section(name))
+    length = payload.seek(0, 2)
+    head = section_head(Kind.PAYLOAD, length)
+    crc = crc32(head)
+    payload.seek(0)
+    while block := payload.read(READ_BLOCK_BYTES):
+        crc = crc32(block, crc)
+    out.write(head + struct.pack("<I", crc))
+    payload.seek(0)
+    while block := payload.read(READ_BLOCK_BYTES):
+        out.write(block)
+    out.write(digest)
+    return _balanced(payload_ledger(len((name or "").encode()), length), out.offset)
+
+
+def write_learned(
+    sink: Writable,
+    header: Header,
+    name: str | None,
+    model: Model,
+    groups: Iterable[tuple[bytes, int]],
+    digest: bytes,
+) -> Ledger:
+    """A learned archive; groups: coded bytes of each group and CRC-32 of what they decode to.
+
+    Raises MdlzipError if there are more or fewer groups than the layout has.
+    """
+    out = _Counting(sink)
+    out.write(header.pack())
+    out.write(_name_section(name))
+    out.write(pack_section(Kind.CONFIGURATION, pack_config(model.config, model.layout)))
+    out.write(pack_section(Kind.WEIGHTS, model.weights))
+    out.write(framed_header(Kind.GROUPS))
+    table = GroupTable.empty()
+    for coded, crc in groups:
+        out.write(put_varint(len(coded)) + struct.pack("<I", crc32(coded)))
+        out.write(coded)
+        table.lengths.append(len(coded))
+        table.crcs.append(crc)
+    if len(table.lengths) != model.layout.n_groups:
+        raise MdlzipError(
+            f"internal error: {len(table.lengths)} groups coded of {model.layout.n_groups}"
+        )
+    index_offset = out.offset
+    out.write(pack_section(Kind.INDEX, table.pack()))
+    out.write(struct.pack("<Q", index_offset) + digest)
+    name_bytes = len((name or "").encode())
+    return _balanced(learned_ledger(name_bytes, model.weight_lines, table.lengths), out.offset)
+
+
+def _balanced(ledger: Ledger, written: int) -> Ledger:
+    """The ledger, after checking that its lines add up to the archive to the byte."""
+    if sum(ledger.values()) != written:
+        raise MdlzipError(f"internal error: ledger {sum(ledger.values())}, archive {written}")
+    return ledger
