@@ -1,0 +1,145 @@
+"""The interface of every l0 method, and the few tensor helpers that they share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mdlzip.errors import UsageError
+from mdlzip.sparsity.masks import Masks, from_nonzero
+
+LearningRate = Mapping[str, float] | float
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise UsageError unless the strength `alpha` is finite and not negative."""
+    if not (math.isfinite(alpha) and alpha >= 0):
+        raise UsageError(f"alpha = {alpha!r} must be a finite number of at least 0")
+
+
+def rate_of(lr: LearningRate, name: str) -> float:
+    """Learning rate of the parameter `name`; raises UsageError if a mapping does not hold it."""
+    if not isinstance(lr, Mapping):
+        return float(lr)
+    if name not in lr:
+        raise UsageError(f"no learning rate for the parameter {name!r}")
+    return float(lr[name])
+
+
+def gradients_of(params: list[Tensor]) -> list[Tensor]:
+    """The `.grad` of each parameter; a missing one is created as zeros, since a penalty has one."""
+    grads = []
+    for param in params:
+        if param.grad is None:
+            param.grad = torch.zeros_like(param)
+        grads.append(param.grad)
+    return grads
+
+
+def soft_threshold_(params: list[Tensor], limits: list[Tensor] | list[float]) -> None:
+    """Move every weight towards zero by its limit (>= 0), never across: |p| <= limit becomes 0.
+
+    limits: one number per tensor, or one tensor of the parameter's shape per tensor. What is
+    subtracted is the weight itself clamped to [-limit, limit], so the zeros are exact.
+    """
+    lows: Any = [-limit for limit in limits]
+    excess = torch._foreach_clamp_max(params, limits)
+    torch._foreach_clamp_min_(excess, lows)
+    torch._foreach_sub_(params, excess)
+
+
+class Method(ABC):
+    """An l0 method: attached once to the regularised parameters, then called at every step.
+
+    Coupled form (as the paper, with Adam):
+        loss.backward(); method.add_to_gradients(alpha); optimiser.step(); method.advance(alpha, lr)
+    Decoupled, proximal form (for optimisers that rescale gradients, such as Muon):
+        loss.backward(); optimiser.step(); method.shrink(alpha, lr); method.advance(alpha, lr)
+
+    `advance` lets a method with variables of its own update them; R-L1 and DRR have none and the
+    call costs nothing. `alpha` is in units of the loss per unit of penalty: with a loss in nats
+    per symbol, alpha * penalty is in nats per symbol too.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.params: list[Tensor] = []
+
+    def attach(self, named_params: Mapping[str, nn.Parameter]) -> None:
+        """Set the parameters that are regularised; raises UsageError if there are none."""
+        if not named_params:
+            raise UsageError(f"method {self.name}: no parameters to regularise")
+        self.names = list(named_params)
+        self.params = list(named_params.values())
+
+    @abstractmethod
+    def add_to_gradients(self, alpha: float) -> None:
+        """Add the penalty's gradient to every `.grad`, which is created where it is missing."""
+
+    @abstractmethod
+    def shrink(self, alpha: float, lr: LearningRate) -> None:
+        """Apply the penalty to the weights themselves, after the optimiser's step.
+
+        lr: the step's learning rate, one number or one per parameter name.
+        """
+
+    @abstractmethod
+    def penalty(self) -> Tensor:
+        """The penalty per unit of alpha: a scalar, differentiable in the parameters."""
+
+    def objective(self, alpha: float) -> Tensor:
+        """Everything that the method adds to the loss at strength `alpha`, differentiable."""
+        return self.penalty() * alpha
+
+    def advance(self, alpha: float, lr: LearningRate) -> None:  # noqa: B027
+        """Update the method's own variables after a step; nothing for methods without any."""
+
+    def final_masks(self) -> Masks:
+        """Who survives; by default every weight that is not exactly zero now."""
+        return from_nonzero(self.named())
+
+    def named(self) -> dict[str, Tensor]:
+        """The attached parameters by name."""
+        return dict(zip(self.names, self.params, strict=True))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The method's own variables as plain tensors, for checkpoints; empty if it has none."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave; raises UsageError on wrong keys or shapes."""
+        fill_from(self.state_dict(), state, self.name)
+
+
+def fill_from(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Copy `state` into the tensors of `own` in place; both must have the same keys and shapes."""
+    if own.keys() != state.keys():
+        odd = ", ".join(sorted(own.keys() ^ state.keys())[:3])
+        raise UsageError(f"state of {what} does not fit: {odd}")
+    for key, tensor in own.items():
+        if tensor.shape != state[key].shape:
+            raise UsageError(f"state of {what}: {key} has shape {tuple(state[key].shape)}")
+        tensor.copy_(state[key])
+
+
+class NoMethod(Method):
+    """No regularisation: the unregularised transformer UT of the paper."""
+
+    name = "none"
+
+    def add_to_gradients(self, alpha: float) -> None:
+        """Leave the gradients as they are."""
+
+    def shrink(self, alpha: float, lr: LearningRate) -> None:
+        """Leave the weights as they are."""
+
+    def penalty(self) -> Tensor:
+        """Zero."""
+        return torch.zeros((), device=self.params[0].device if self.params else None)
