@@ -1,0 +1,217 @@
+"""One benchmark run: the baselines and mdlzip on the same file, on the same machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdlzip import __version__
+from mdlzip.bench.baselines import make_codec
+from mdlzip.bench.measure import Measurement
+from mdlzip.errors import UsageError, VerifyFailed
+from mdlzip.fileio import COPY_BLOCK_BYTES
+from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
+
+if TYPE_CHECKING:
+    from mdlzip.codec import CompressOptions
+
+OnProgress = Callable[[str, float, float, str], None]
+_LIBRARIES = ("torch", "numpy", "zstandard", "brotli", "pyppmd")
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """mdlzip's own numbers on the file.
+
+    figures: see `report.figures`; phases_s: seconds by phase of compression, empty for an archive
+    that was there already.
+    """
+
+    method: str
+    ledger: dict[str, int]
+    figures: dict[str, Number]
+    model: dict[str, object]
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Everything measured on one file; `as_json` has a schema number and names its machine."""
+
+    file: str
+    original_bytes: int
+    chunk_size: int
+    baselines: list[Measurement]
+    run: ModelRun | None
+
+    def best(self, scope: str) -> Measurement | None:
+        """The smallest baseline of a scope ("file" or "chunk") that ran."""
+        ran = [m for m in self.baselines if m.scope == scope and m.bytes is not None]
+        return min(ran, key=lambda m: m.bytes or 0, default=None)
+
+    def gaps(self) -> dict[str, float]:
+        """Size of our archive over the best whole-file and the best per-chunk baseline, minus 1."""
+        if self.run is None:
+            return {}
+        ours = self.run.figures["archive_bytes"]
+        best = {scope: self.best(scope) for scope in ("file", "chunk")}
+        return {s: ours / m.bytes - 1 for s, m in best.items() if m is not None and m.bytes}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        out: dict[str, Any] = {
+            "schema": SCHEMA,
+            "file": self.file,
+            "original_bytes": self.original_bytes,
+            "chunk_size": self.chunk_size,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "baselines": [vars(m) for m in self.baselines],
+        }
+        if self.run is not None:
+            rows = ledger_rows(self.run.ledger, self.original_bytes)
+            out["mdlzip"] = {**vars(self.run), "ledger": rows_as_json(rows)}
+            out["gap_to_best"] = self.gaps()
+        return out
+
+
+def machine() -> dict[str, object]:
+    """What the times depend on: processor, cores, versions."""
+    from importlib import metadata
+
+    versions = {"mdlzip": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0))
+    return {"processor": _processor(), "cores": cores, "versions": versions}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def run_baselines(
+    path: Path, names: Iterable[str], chunk_size: int, on_progress: OnProgress
+) -> list[Measurement]:
+    """Measure the named baselines one after another; unknown names are refused first."""
+    codecs = [make_codec(name) for name in names]
+    results = []
+    for i, codec in enumerate(codecs):
+        on_progress("baselines", i, len(codecs), codec.name)
+        results.append(codec.measure(path, chunk_size))
+    if codecs:
+        on_progress("baselines", len(codecs), len(codecs), "")
+    return results
+
+
+class PhaseTimer:
+    """Passes progress events on and adds up the wall time of every phase."""
+
+    def __init__(self, pass_on: OnProgress) -> None:
+        self._pass_on = pass_on
+        self._phase = ""
+        self._since = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, phase: str, done: float, total: float, note: str) -> None:
+        """Record the event; time between two events belongs to the phase of the earlier one."""
+        self.stop()
+        self._phase, self._since = phase, time.perf_counter()
+        self._pass_on(phase, done, total, note)
+
+    def stop(self) -> None:
+        """Book the time since the last event."""
+        if self._phase:
+            spent = time.perf_counter() - self._since
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + spent
+            self._phase = ""
+
+
+def run_model(
+    path: Path,
+    options: CompressOptions,
+    archive: Path | None,
+    on_progress: OnProgress,
+    should_stop: Callable[[], bool],
+) -> ModelRun:
+    """Train, encode and decode `path`; an `archive` that exists is measured instead of training.
+
+    The fallback is off, since the baselines stand beside it; the decoded bytes are compared.
+    """
+    from mdlzip import codec
+
+    with tempfile.TemporaryDirectory(prefix="mdlzip-bench-") as folder:
+        target = archive or Path(folder) / "bench.mdlz"
+        timer = PhaseTimer(on_progress)
+        training: dict[str, Number] = {}
+        if not target.exists():
+            chosen = replace(options, fallback=False, verify=False)
+            report = codec.compress(
+                str(path), str(target), chosen, on_progress=timer, should_stop=should_stop
+            )
+            timer.stop()
+            training = dict(report.figures)
+        back = Path(folder) / "back"
+        start = time.perf_counter()
+        codec.decompress(
+            str(target),
+            str(back),
+            memory=options.memory,
+            device=options.device,
+            threads=options.threads,
+            on_progress=on_progress,
+        )
+        decode_s = time.perf_counter() - start
+        if not _same(path, back):
+            raise VerifyFailed(f"{target} does not decode to {path}")
+        info = codec.inspect(str(target))
+    encode_s = timer.seconds.get("encode")
+    figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
+    return ModelRun(info.method, dict(info.ledger), figures, settings(info), timer.seconds)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        while block := a.read(COPY_BLOCK_BYTES):
+            if block != b.read(COPY_BLOCK_BYTES):
+                return False
+    return True
+
+
+def run_bench(
+    path: Path,
+    *,
+    against: Iterable[str],
+    options: CompressOptions | None,
+    chunk_size: int,
+    archive: Path | None = None,
+    on_progress: OnProgress,
+    should_stop: Callable[[], bool],
+) -> BenchResult:
+    """Baselines, then mdlzip unless `options` is None. Raises UsageError for what is no file."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a regular file: bench reads it several times")
+    size = path.stat().st_size
+    baselines = run_baselines(path, against, chunk_size, on_progress)
+    run = None
+    if options is not None:
+        run = run_model(path, options, archive, on_progress, should_stop)
+    return BenchResult(path.name, size, chunk_size, baselines, run)

@@ -1,0 +1,70 @@
+"""A benchmark result as rows of text, ready for a terminal or a page of Markdown."""
+
+from __future__ import annotations
+
+from mdlzip.bench.run import BenchResult
+
+HEADERS = ("codec", "bytes", "ratio", "bits/byte", "compress s", "decompress s", "note")
+ALIGN = "<>>>>><"
+_SCOPES = {"file": "whole file", "chunk": "per chunk"}
+
+
+def rows(result: BenchResult) -> list[tuple[str, ...]]:
+    """One row per baseline, the whole-file ones first, then ours; sorted by size within each."""
+    out: list[tuple[str, ...]] = []
+    for scope, label in _SCOPES.items():
+        group = [m for m in result.baselines if m.scope == scope]
+        group.sort(key=lambda m: (m.bytes is None, m.bytes or 0))
+        for m in group:
+            note = f"{label}; {m.note}" if m.note else label
+            sizes = _sizes(m.bytes, result.original_bytes)
+            out.append((m.name, *sizes, _seconds(m.compress_s), _seconds(m.decompress_s), note))
+    return out + _own_rows(result)
+
+
+def _own_rows(result: BenchResult) -> list[tuple[str, ...]]:
+    run = result.run
+    if run is None:
+        return []
+    figures, original = run.figures, result.original_bytes
+    spent = sum(run.phases_s.values()) or None
+    archive = int(figures["archive_bytes"])
+    out = [
+        (
+            "mdlzip",
+            *_sizes(archive, original),
+            _seconds(spent),
+            _seconds(figures.get("decode_seconds")),
+            "bytes on disk, any group readable on its own",
+        )
+    ]
+    for key, name, note in (
+        ("coo_rule_bytes", "  plain COO", "12 bytes a weight + data"),
+        ("paper_rule_bytes", "  paper's rule", "4 bytes a weight, no index bytes, + data"),
+    ):
+        if key in figures:
+            out.append((name, *_sizes(int(figures[key]), original), "", "", note))
+    return out
+
+
+def gap_lines(result: BenchResult) -> list[str]:
+    """How we stand against the hardest competitor of either kind."""
+    lines = []
+    for scope, label in _SCOPES.items():
+        best, gap = result.best(scope), result.gaps().get(scope)
+        if best is not None and gap is not None:
+            word = "smaller" if gap < 0 else "larger"
+            lines.append(f"mdlzip is {abs(gap):.1%} {word} than {best.name}, the best {label}")
+    return lines
+
+
+def _sizes(size: int | None, original: int) -> tuple[str, str, str]:
+    if size is None:
+        return "-", "-", "-"
+    if not original:
+        return f"{size:,}", "-", "-"
+    return f"{size:,}", f"{size / original:.2%}", f"{8 * size / original:.4f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}"

@@ -1,0 +1,62 @@
+"""`mdlzip list`: what an archive says of itself, without decoding it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mdlzip.cli import options as opt
+from mdlzip.cli.console import for_each, guarded, result, result_json, table
+from mdlzip.cli.terminal import check_input
+
+if TYPE_CHECKING:
+    from mdlzip.codec import ArchiveInfo
+
+_HEADERS = ("archive", "method", "original", "compressed", "ratio", "bits/byte")
+
+
+@guarded
+def list_archives(
+    files: opt.Files,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Show sizes and method; with -v the ledger, the model and the memory needed to decode."""
+    from mdlzip import codec
+    from mdlzip.report import SCHEMA, info_json
+
+    found: list[tuple[str, ArchiveInfo]] = []
+
+    def one(file: str) -> None:
+        check_input(file, archive=True)
+        found.append((file, codec.inspect(file)))
+
+    code = for_each(files, one, verbose=verbose)
+    if as_json:
+        archives = [info_json(file, info) for file, info in found]
+        result_json({"schema": SCHEMA, "archives": archives})
+    elif found and not quiet:
+        result(table(_HEADERS, [_row(file, info) for file, info in found], "<<>>>>"))
+        if verbose:
+            for file, info in found:
+                result(f"\n{file}\n{_details(info)}")
+    return code
+
+
+def _row(file: str, info: ArchiveInfo) -> tuple[str, ...]:
+    original, archive = info.original_bytes, info.archive_bytes
+    ratio = f"{archive / original:.2%}" if original else "-"
+    bits = f"{8 * archive / original:.4f}" if original else "-"
+    return file, info.method, f"{original:,}", f"{archive:,}", ratio, bits
+
+
+def _details(info: ArchiveInfo) -> str:
+    from mdlzip.cli.show import figures_table, ledger_table
+    from mdlzip.report import info_figures, settings
+
+    parts = [ledger_table(info.ledger, info.original_bytes)]
+    if info.method == "learned":
+        parts.append(figures_table(info_figures(info)))
+        parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
+    parts.append(f"memory to decode: {info.decode_memory_bytes / 2**20:,.0f} MiB")
+    return "\n".join(p for p in parts if p)

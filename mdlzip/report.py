@@ -1,0 +1,149 @@
+"""Where every byte of an archive went, as rows for tables and JSON. No printing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+SCHEMA = 1
+LEDGER_ORDER = (
+    "header",
+    "metadata",
+    "configuration",
+    "positions",
+    "values",
+    "scales",
+    "data",
+    "index",
+    "checksums",
+)
+WEIGHT_LINES = ("positions", "values", "scales")
+PAPER_BYTES_PER_NNZ = 4
+COO_BYTES_PER_NNZ = 12  # int32 row, int32 column, float32 value
+_TRAINING_KEYS = (
+    "float_bits_per_byte",
+    "qat_bits_per_byte",
+    "integer_bits_per_byte",
+    "steps",
+    "train_seconds",
+)
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One line of the ledger.
+
+    share: fraction of the archive, 0..1; bits_per_byte: bits of this line per original byte
+    (0 for an empty original).
+    """
+
+    name: str
+    bytes: int
+    share: float
+    bits_per_byte: float
+
+
+def ledger_rows(ledger: Mapping[str, int], original_bytes: int) -> list[LedgerRow]:
+    """The ledger's lines in a fixed order, unknown ones last, and their sum as `total`."""
+    known = [name for name in LEDGER_ORDER if name in ledger]
+    names = known + sorted(set(ledger) - set(known))
+    total = sum(ledger.values())
+    counted = [(name, ledger[name]) for name in names] + [("total", total)]
+    return [
+        LedgerRow(name, size, _ratio(size, total), _ratio(8 * size, original_bytes))
+        for name, size in counted
+    ]
+
+
+def ledger_gap(ledger: Mapping[str, int], archive_bytes: int) -> int:
+    """Archive bytes that no line accounts for; anything but 0 is a defect."""
+    return archive_bytes - sum(ledger.values())
+
+
+def weight_bytes(ledger: Mapping[str, int]) -> int:
+    """Bytes of the stored model: positions, values and scales."""
+    return sum(ledger.get(line, 0) for line in WEIGHT_LINES)
+
+
+def paper_rule_bytes(ledger: Mapping[str, int], nnz: int) -> int:
+    """Size by the paper's rule: 4 bytes per non-zero weight and the data.
+
+    The rule counts no index bytes, so nobody could decode from what it counts. Our data bytes are
+    those on disk, the first byte of every chunk included; the paper uses a mean test loss.
+    """
+    return PAPER_BYTES_PER_NNZ * nnz + ledger.get("data", 0)
+
+
+def coo_rule_bytes(ledger: Mapping[str, int], nnz: int) -> int:
+    """Size with plain COO weights: two 4-byte indices and a 4-byte value each, and the data."""
+    return COO_BYTES_PER_NNZ * nnz + ledger.get("data", 0)
+
+
+def figures(
+    *,
+    original_bytes: int,
+    archive_bytes: int,
+    ledger: Mapping[str, int],
+    nnz: int | None = None,
+    n_weights: int | None = None,
+    training: Mapping[str, Number] | None = None,
+    encode_s: float | None = None,
+    decode_s: float | None = None,
+) -> dict[str, Number]:
+    """All figures that can be told from what is given; units are in the keys.
+
+    training: what the trainer measured (`float_bits_per_byte`, `qat_bits_per_byte`,
+    `integer_bits_per_byte`, `steps`, `train_seconds`), any of them absent.
+    encode_s, decode_s: seconds for the whole file, training excluded.
+    """
+    out: dict[str, Number] = {
+        "original_bytes": original_bytes,
+        "archive_bytes": archive_bytes,
+        "ratio": _ratio(archive_bytes, original_bytes),
+        "bits_per_byte": _ratio(8 * archive_bytes, original_bytes),
+        "data_bits_per_byte": _ratio(8 * ledger.get("data", 0), original_bytes),
+    }
+    if nnz is not None:
+        out |= _weight_figures(ledger, nnz, n_weights)
+    out |= {k: training[k] for k in _TRAINING_KEYS if k in (training or {})} if training else {}
+    out |= _rounding_cost(out)
+    for name, seconds in (("encode", encode_s), ("decode", decode_s)):
+        if seconds:
+            out[f"{name}_seconds"] = seconds
+            out[f"{name}_kb_per_s"] = original_bytes / 1000 / seconds
+    return out
+
+
+def _weight_figures(
+    ledger: Mapping[str, int], nnz: int, n_weights: int | None
+) -> dict[str, Number]:
+    size = weight_bytes(ledger)
+    out: dict[str, Number] = {"nnz": nnz, "weight_bytes": size}
+    if n_weights:
+        out |= {"n_weights": n_weights, "density": nnz / n_weights}
+    if nnz:
+        out |= {"bytes_per_nnz": size / nnz, "bits_per_nnz": 8 * size / nnz}
+    out["paper_rule_bytes"] = paper_rule_bytes(ledger, nnz)
+    out["coo_rule_bytes"] = coo_rule_bytes(ledger, nnz)
+    return out
+
+
+def _rounding_cost(measured: Mapping[str, Number]) -> dict[str, Number]:
+    """How much longer the integer code is than the two float models' codes, in per cent."""
+    integer = measured.get("integer_bits_per_byte")
+    if not integer:
+        return {}
+    pairs = (("qat_bits_per_byte", "integer_over_qat_percent"),)
+    pairs += (("float_bits_per_byte", "integer_over_float_percent"),)
+    return {new: 100 * (integer / measured[k] - 1) for k, new in pairs if measured.get(k)}
+
+
+def rows_as_json(rows: list[LedgerRow]) -> list[dict[str, object]]:
+    """Ledger rows as plain dictionaries, ready for `json.dumps`."""
+    return [asdict(row) for row in rows]
+
+
+def _ratio(part: Number, whole: Number) -> float:
+    return part / whole if whole else 0.0
