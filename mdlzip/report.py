@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdlzip.codec import ArchiveInfo, CompressReport
 
 SCHEMA = 1
 LEDGER_ORDER = (
@@ -143,6 +147,78 @@ def _rounding_cost(measured: Mapping[str, Number]) -> dict[str, Number]:
 def rows_as_json(rows: list[LedgerRow]) -> list[dict[str, object]]:
     """Ledger rows as plain dictionaries, ready for `json.dumps`."""
     return [asdict(row) for row in rows]
+
+
+def settings(info: ArchiveInfo) -> dict[str, object]:
+    """The model's shape and the cut into chunks and groups; empty if nothing was learned."""
+    if info.config is None:
+        return {}
+    cut = {"chunk_size": info.chunk_size, "group_chunks": info.group_chunks}
+    return {**asdict(info.config), **cut}
+
+
+def compress_figures(report: CompressReport) -> dict[str, Number]:
+    """Figures of a compression that has just ended; decoding is timed by its verification."""
+    return figures(
+        original_bytes=report.original_bytes,
+        archive_bytes=report.archive_bytes,
+        ledger=report.ledger,
+        nnz=report.nnz,
+        n_weights=report.n_weights,
+        training=report.figures,
+        encode_s=report.encode_s,
+        decode_s=report.decode_s,
+    )
+
+
+def info_figures(
+    info: ArchiveInfo,
+    *,
+    training: Mapping[str, Number] | None = None,
+    encode_s: float | None = None,
+    decode_s: float | None = None,
+) -> dict[str, Number]:
+    """Figures of an archive, with what was measured while it was made or decoded, if anything."""
+    return figures(
+        original_bytes=info.original_bytes,
+        archive_bytes=info.archive_bytes,
+        ledger=info.ledger,
+        nnz=info.nnz,
+        n_weights=info.n_weights,
+        training=training,
+        encode_s=encode_s,
+        decode_s=decode_s,
+    )
+
+
+def compress_json(report: CompressReport) -> dict[str, Any]:
+    """A compression's report, ready for `json.dumps`."""
+    return {
+        "schema": SCHEMA,
+        "source": report.source,
+        "archive": None if report.path is None else str(report.path),
+        "method": report.method,
+        "ledger": rows_as_json(ledger_rows(report.ledger, report.original_bytes)),
+        "figures": compress_figures(report),
+        "candidates": dict(report.candidates),
+        "skipped_training": report.skipped_training,
+    }
+
+
+def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
+    """What `list` knows of an archive, ready for `json.dumps`."""
+    return {
+        "archive": name,
+        "method": info.method,
+        "name": info.name,
+        "mode": info.mode,
+        "mtime_ns": info.mtime_ns,
+        "sha256": info.sha256,
+        "ledger": rows_as_json(ledger_rows(info.ledger, info.original_bytes)),
+        "figures": info_figures(info),
+        "model": settings(info),
+        "decode_memory_bytes": info.decode_memory_bytes,
+    }
 
 
 def _ratio(part: Number, whole: Number) -> float:

@@ -160,13 +160,14 @@ def run_model(
         target = archive or Path(folder) / "bench.mdlz"
         timer = PhaseTimer(on_progress)
         training: dict[str, Number] = {}
+        encode_s: float | None = None
         if not target.exists():
             chosen = replace(options, fallback=False, verify=False)
             report = codec.compress(
                 str(path), str(target), chosen, on_progress=timer, should_stop=should_stop
             )
             timer.stop()
-            training = dict(report.figures)
+            training, encode_s = dict(report.figures), report.encode_s
         back = Path(folder) / "back"
         start = time.perf_counter()
         codec.decompress(
@@ -181,7 +182,6 @@ def run_model(
         if not _same(path, back):
             raise VerifyFailed(f"{target} does not decode to {path}")
         info = codec.inspect(str(target))
-    encode_s = timer.seconds.get("encode")
     figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
     return ModelRun(info.method, dict(info.ledger), figures, settings(info), timer.seconds)
 

@@ -12,7 +12,7 @@ from mdlzip.cli import options as opt
 from mdlzip.cli.console import for_each, guarded, info, result, result_json, table
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.values import parse_duration, parse_size
+from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
 from mdlzip.errors import OutputExists, UsageError
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def bench(
     from mdlzip.codec import CompressOptions
     from mdlzip.report import SCHEMA
 
-    if sum(x is not None for x in (budget, level, steps)) > 1:
-        raise UsageError("--budget, --level and --steps exclude each other: give one")
+    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
     if archive is not None and len(files) > 1:
         raise UsageError("--archive takes one FILE")
     if output is not None and output.exists() and not force:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, info, result, result_json
+from mdlzip.cli.console import for_each, guarded, result, result_json
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import STDIO, check_output, destination, single_destination
-from mdlzip.cli.values import parse_duration, parse_size
-from mdlzip.errors import Interrupted, UsageError
+from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
+from mdlzip.errors import Interrupted
 
 if TYPE_CHECKING:
-    from mdlzip.codec import CompressOptions
+    from mdlzip.codec import CompressOptions, CompressReport
 
 # Phases in which a stop is answered by a checkpoint; in all others there is nothing to keep.
 CHECKPOINTED_PHASES = frozenset({"train", "prune", "fine-tune", "quantise"})
@@ -45,7 +45,6 @@ def compress(
         bool,
         typer.Option(
             "--fallback/--no-fallback",
-            rich_help_panel="Model",
             help="Store the file by zstd or xz, or as it is, where that is smaller.",
         ),
     ] = True,
@@ -53,27 +52,27 @@ def compress(
         bool,
         typer.Option(
             "--verify/--no-verify",
-            rich_help_panel="Output",
             help="Decode the archive and compare before it gets its name.",
         ),
     ] = True,
     resume: Annotated[
         bool,
-        typer.Option("--resume", rich_help_panel="Effort", help="Go on from the checkpoint."),
+        typer.Option("--resume", help="Go on from the checkpoint."),
     ] = False,
     work_dir: Annotated[
         Path | None,
         typer.Option(
             "--work-dir",
             metavar="DIR",
-            rich_help_panel="Output",
             help="Folder for checkpoints. [default: hidden, beside the output]",
         ),
     ] = None,
     metrics: Annotated[
         Path | None,
         typer.Option(
-            "--metrics", metavar="FILE", rich_help_panel="Messages", help="Write metrics as JSON lines."
+            "--metrics",
+            metavar="FILE",
+            help="Write metrics as JSON lines.",
         ),
     ] = None,
     device: opt.Device = "auto",
@@ -91,7 +90,8 @@ def compress(
     """
     from mdlzip.codec import CompressOptions
 
-    _check_combination(budget, level, steps, keep, remove)
+    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
+    check_exclusive({"--keep": keep or None, "--rm": remove or None})
     target = destination(files, output, stdout=stdout, joined=False)
     options = CompressOptions(
         budget_s=None if budget is None else parse_duration(budget),
@@ -120,21 +120,9 @@ def compress(
     def one(file: str) -> None:
         dst = single_destination(file, target)
         check_output(dst, force=force)
-        _compress_one(file, dst, options, progress, as_json=as_json, quiet=quiet, verbose=verbose)
+        _compress_one(file, dst, options, progress, as_json=as_json, quiet=quiet)
 
     return for_each(files, one, verbose=verbose)
-
-
-def _check_combination(
-    budget: str | None, level: int | None, steps: int | None, keep: bool, remove: bool
-) -> None:
-    given = [
-        n for n, v in (("--budget", budget), ("--level", level), ("--steps", steps)) if v is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other: give one")
-    if keep and remove:
-        raise UsageError("--keep and --rm exclude each other")
 
 
 def _compress_one(
@@ -145,11 +133,9 @@ def _compress_one(
     *,
     as_json: bool,
     quiet: bool,
-    verbose: int,
 ) -> None:
     from mdlzip import codec
-    from mdlzip.cli.show import candidates_line, figures_table, ledger_table, sizes_line
-    from mdlzip.report import compress_json, compress_figures
+    from mdlzip.report import compress_json
 
     switch = StopSwitch()
     with make_progress(mode, quiet=quiet) as show:
@@ -165,23 +151,23 @@ def _compress_one(
                 )
             except Interrupted as stop:
                 raise _with_hint(stop, switch) from stop
-    to_stderr = dst == STDIO
-    if as_json and not to_stderr:
+    if as_json and dst != STDIO:
         result_json(compress_json(report))
-        return
-    if quiet:
-        return
-    result(
-        sizes_line(file, report.original_bytes, report.archive_bytes, report.method),
-        to_stderr=to_stderr,
-    )
-    line = candidates_line(report.candidates, report.method)
-    if line:
-        result(line, to_stderr=to_stderr)
-    result(ledger_table(report.ledger, report.original_bytes), to_stderr=to_stderr)
-    figures = figures_table(compress_figures(report))
-    if report.method == "learned" or verbose:
-        info(figures)
+    elif not quiet:
+        _show(report, to_stderr=dst == STDIO)
+
+
+def _show(report: CompressReport, *, to_stderr: bool) -> None:
+    from mdlzip.cli.show import choice_lines, figures_table, ledger_table, sizes_line
+    from mdlzip.report import compress_figures
+
+    name, original = report.source, report.original_bytes
+    parts = [sizes_line(name, original, report.archive_bytes, report.method)]
+    parts += choice_lines(report)
+    parts.append(ledger_table(report.ledger, original))
+    if report.method == "learned":
+        parts.append(figures_table(compress_figures(report)))
+    result("\n".join(parts), to_stderr=to_stderr)
 
 
 def _with_hint(stop: Interrupted, switch: StopSwitch) -> Interrupted:

@@ -7,8 +7,7 @@ from mdlzip.cli.console import for_each, guarded, result
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import STDIO, check_input, check_output, destination, single_destination
-from mdlzip.cli.values import parse_size
-from mdlzip.errors import UsageError
+from mdlzip.cli.values import check_exclusive, parse_size
 
 
 @guarded
@@ -29,8 +28,7 @@ def decompress(
     """Give the original back, bit for bit, with its name, mode and time."""
     from mdlzip import codec
 
-    if keep and remove:
-        raise UsageError("--keep and --rm exclude each other")
+    check_exclusive({"--keep": keep or None, "--rm": remove or None})
     target = destination(files, output, stdout=stdout, joined=True)
     limit = parse_size(memory)
 

@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
 
 from mdlzip import __version__
 from mdlzip.cli import options as opt
@@ -65,6 +64,8 @@ def _facts() -> dict[str, object]:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -58,5 +58,8 @@ def _details(info: ArchiveInfo) -> str:
     if info.method == "learned":
         parts.append(figures_table(info_figures(info)))
         parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
+    if info.name is not None:
+        parts.append(f"name: {info.name}")
+    parts.append(f"sha256 of the original: {info.sha256}")
     parts.append(f"memory to decode: {info.decode_memory_bytes / 2**20:,.0f} MiB")
     return "\n".join(p for p in parts if p)

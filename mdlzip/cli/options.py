@@ -7,51 +7,38 @@ from typing import Annotated
 
 import typer
 
-_OUTPUT = "Output"
-_EFFORT = "Effort"
-_MODEL = "Model"
-_MACHINE = "Machine"
-_TALK = "Messages"
-
 Files = Annotated[
     list[str],
     typer.Argument(metavar="FILE...", help="One or more files; - reads standard input."),
 ]
 Output = Annotated[
     str | None,
-    typer.Option(
-        "--output", "-o", metavar="OUT", rich_help_panel=_OUTPUT, help="Output file (one FILE)."
-    ),
+    typer.Option("--output", "-o", metavar="OUT", help="Output file (one FILE)."),
 ]
 Stdout = Annotated[
     bool,
-    typer.Option("--stdout", "-c", rich_help_panel=_OUTPUT, help="Write to standard output."),
+    typer.Option("--stdout", "-c", help="Write to standard output."),
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", "-f", rich_help_panel=_OUTPUT, help="Overwrite; allow a terminal."),
+    typer.Option("--force", "-f", help="Overwrite; allow a terminal."),
 ]
 Keep = Annotated[
     bool,
-    typer.Option("--keep", "-k", rich_help_panel=_OUTPUT, help="Keep the source (the default)."),
+    typer.Option("--keep", "-k", help="Keep the source (the default)."),
 ]
 Remove = Annotated[
     bool,
-    typer.Option("--rm", rich_help_panel=_OUTPUT, help="Remove the source after success."),
+    typer.Option("--rm", help="Remove the source after success."),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=_TALK, help="Print the result as JSON.")
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", rich_help_panel=_TALK, help="Print errors only.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[
     int,
     typer.Option(
         "--verbose",
         "-v",
         count=True,
-        rich_help_panel=_TALK,
         help="Print more; -vv shows tracebacks.",
     ),
 ]
@@ -60,7 +47,6 @@ ProgressMode = Annotated[
     typer.Option(
         "--progress",
         metavar="MODE",
-        rich_help_panel=_TALK,
         help="auto, always, never or json (lines on stderr).",
     ),
 ]
@@ -70,7 +56,6 @@ Device = Annotated[
         "--device",
         metavar="NAME",
         envvar="MDLZIP_DEVICE",
-        rich_help_panel=_MACHINE,
         help="auto, cpu or cuda.",
     ),
 ]
@@ -82,7 +67,6 @@ Threads = Annotated[
         min=1,
         metavar="N",
         envvar="MDLZIP_THREADS",
-        rich_help_panel=_MACHINE,
         help="CPU threads; the decoded bytes never depend on it. [default: all]",
     ),
 ]
@@ -91,7 +75,6 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        rich_help_panel=_MACHINE,
         help="Most memory that decoding may need, such as 512MiB or 8GiB.",
     ),
 ]
@@ -100,7 +83,6 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="TIME",
-        rich_help_panel=_EFFORT,
         help="Time for the whole job, such as 90s, 10m or 1h30m.",
     ),
 ]
@@ -111,7 +93,6 @@ Level = Annotated[
         min=1,
         max=9,
         metavar="N",
-        rich_help_panel=_EFFORT,
         help="Effort from 1 to 9 in place of a budget; also as -1 to -9.",
     ),
 ]
@@ -121,26 +102,22 @@ Steps = Annotated[
         "--steps",
         min=0,
         metavar="N",
-        rich_help_panel=_EFFORT,
         help="Training steps in place of a budget; the same on every machine.",
     ),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", metavar="NAME", rich_help_panel=_MODEL, help="Named model size."),
+    typer.Option("--preset", metavar="NAME", help="Named model size."),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
-        "--config", metavar="TOML", rich_help_panel=_MODEL, help="Settings laid over the preset."
-    ),
+    typer.Option("--config", metavar="TOML", help="Settings laid over the preset."),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        rich_help_panel=_MODEL,
         help="One setting laid over all others; may be repeated.",
     ),
 ]
@@ -149,7 +126,6 @@ ChunkSize = Annotated[
     typer.Option(
         "--chunk-size",
         metavar="SIZE",
-        rich_help_panel=_MODEL,
         help="Bytes predicted from one another alone.",
     ),
 ]
@@ -159,7 +135,6 @@ GroupChunks = Annotated[
         "--group-chunks",
         min=1,
         metavar="N",
-        rich_help_panel=_MODEL,
         help="Chunks per group, the unit of random access. [default: about 64 KiB]",
     ),
 ]
@@ -168,7 +143,6 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        rich_help_panel=_MODEL,
         help="Sparsity method: rl1, drr or none. [default: the preset's]",
     ),
 ]
@@ -177,13 +151,10 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FORM",
-        rich_help_panel=_MODEL,
         help="coded, or coo for the plain form the paper counts.",
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        "--seed", min=0, metavar="N", rich_help_panel=_MODEL, help="Seed of everything random."
-    ),
+    typer.Option("--seed", min=0, metavar="N", help="Seed of everything random."),
 ]

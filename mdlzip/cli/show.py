@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mdlzip.cli.console import table
 from mdlzip.report import Number, ledger_rows
+
+if TYPE_CHECKING:
+    from mdlzip.codec.options import CompressReport
 
 _FIGURE_LINES = (
     ("nnz", "weights kept", "{:,.0f}"),
@@ -50,10 +54,15 @@ def figures_table(figures: Mapping[str, Number]) -> str:
     return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
 
-def candidates_line(candidates: Mapping[str, int], chosen: str) -> str:
-    """What the other ways of storing the file would have cost; empty if none was tried."""
-    others = {name: size for name, size in candidates.items() if name != chosen}
-    if not others:
-        return ""
-    listed = ", ".join(f"{n} {s:,}" for n, s in sorted(others.items(), key=lambda kv: kv[1]))
-    return f"instead of: {listed} bytes"
+def choice_lines(report: CompressReport) -> list[str]:
+    """Why the file is stored as it is: what the other ways would have cost."""
+    lines = []
+    if report.skipped_training:
+        lines.append(f"no model was trained: {report.skipped_training}")
+    others = {n: size for n, size in report.candidates.items() if n != report.method}
+    if others:
+        listed = ", ".join(f"{n} {s:,}" for n, s in sorted(others.items(), key=lambda kv: kv[1]))
+        lines.append(f"kept {report.method}, instead of (bytes): {listed}")
+    if report.model_lost_by:
+        lines.append(f"the learned archive would have been {report.model_lost_by:,} bytes larger")
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from mdlzip.errors import UsageError
 
@@ -39,6 +40,13 @@ def parse_size(text: str) -> int:
     if not match or int(match.group(1)) == 0:
         raise UsageError(f"{text!r} is not a size: write 512, 4KiB, 16MiB or 2GiB")
     return int(match.group(1)) * _SIZE_UNITS[match.group(2) or ""]
+
+
+def check_exclusive(values: Mapping[str, object]) -> None:
+    """Refuse more than one of the options that exclude each other; None means not given."""
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other: give one")
 
 
 def expand_short_forms(argv: list[str]) -> list[str]:
