@@ -98,14 +98,14 @@ def _spool(stream: BinaryIO) -> BinaryIO:
     while block := stream.read(READ_BLOCK_BYTES):
         spool.write(block)
     spool.flush()
-    return spool  # type: ignore[return-value]
+    return spool
 
 
 def _from_file(file: BinaryIO, path: Path | None) -> Corpus:
     status = os.fstat(file.fileno())
     if status.st_size >= MAX_ORIGINAL_BYTES:
         file.close()
-        raise MdlzipError(f"{path or 'input'}: {status.st_size} bytes are more than an archive takes")
+        raise MdlzipError(f"{path or 'input'}: {status.st_size} bytes are too many for an archive")
     data = np.empty(0, np.uint8)
     if status.st_size:
         mapping = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)

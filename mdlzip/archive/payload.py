@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, cast
 
 from mdlzip.archive.header import Method
 from mdlzip.archive.source import SectionSource
@@ -78,7 +79,8 @@ def _decode_zstd(section: SectionSource, size: int, memory: int | None) -> Itera
     check_memory(window + DECODER_OVERHEAD_BYTES, memory)
     decoder = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES, format=kind)
     # Frame after frame, so that bytes behind the only frame are an error and not overlooked.
-    reader = decoder.stream_reader(_Rejoined(head, section), read_across_frames=True)
+    source = cast("BinaryIO", _Rejoined(head, section))
+    reader = decoder.stream_reader(source, read_across_frames=True)
     left = size + 1  # the reader is never asked for more than one byte too many
     while left:
         try:
@@ -107,6 +109,13 @@ class _Rejoined:
 def lzma_dictionary(size: int) -> int:
     """Exponent of the dictionary for `size` bytes: the least power of two that holds them."""
     return max(12, min(size - 1, MAX_LZMA_DICTIONARY_BYTES - 1).bit_length())
+
+
+def window_bytes(method: Method, size: int) -> int:
+    """Bytes of history that decoding `size` bytes takes at most, as our encoders choose it."""
+    if method is Method.XZ:
+        return 1 << lzma_dictionary(size)
+    return min(MAX_ZSTD_WINDOW_BYTES, 1 << max(10, (size - 1).bit_length()))
 
 
 def _encode_lzma(blocks: Iterable[bytes], size: int, sink: Sink) -> None:

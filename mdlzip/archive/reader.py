@@ -69,7 +69,6 @@ class ArchiveReader:
         self.optional: list[int] = []
         self.table = GroupTable.empty()
         self.digest = b""
-        self._frames_start = 0
         if self.header.method is Method.STORED:
             self._check_total(HEADER_BYTES + self.header.size + DIGEST_BYTES, exact=True)
             return
@@ -134,7 +133,6 @@ class ArchiveReader:
         section = read_section_header(self.source)
         self._expect(section, Kind.GROUPS)
         check_framed(section)
-        self._frames_start = self.source.offset
         for group in range(self.layout.n_groups):
             length = self._varint(f"length of group {group}", coded_ceiling(self.layout, group))
             (crc,) = struct.unpack("<I", self.source.exactly(4, f"checksum of group {group}"))
@@ -157,18 +155,61 @@ class ArchiveReader:
 
     def finish(self) -> GroupTable:
         """Index and footer, cross-checked with the frames read; the index is returned."""
+        table = self._tail()
+        if table.lengths != self.table.lengths:
+            raise CorruptArchive("index section: its lengths are not those of the groups")
+        return table
+
+    def _tail(self) -> GroupTable:
         index_offset = self.source.offset
         section = read_section_header(self.source)
         self._expect(section, Kind.INDEX)
         base = self.source.offset
         payload = read_payload(self.source, section, index_ceiling(self.layout))
         table = unpack_index(payload, self.layout, base)
-        if table.lengths != self.table.lengths:
-            raise CorruptArchive("index section: its lengths are not those of the groups")
         (stored,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
         if stored != index_offset:
             raise CorruptArchive(f"footer: index offset {stored}, the index is at {index_offset}")
         self._read_digest()
+        return table
+
+    def jump_to_index(self) -> tuple[GroupTable, int]:
+        """After `weights()`, on a seekable file: the index, and where the first frame begins."""
+        section = read_section_header(self.source)
+        self._expect(section, Kind.GROUPS)
+        check_framed(section)
+        start, end = self.source.offset, (self.total or 0) - FOOTER_BYTES
+        self.source.seek(max(start, end))
+        (offset,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
+        if not start <= offset < end:
+            raise CorruptArchive(f"footer: index offset {offset} is outside {start}..{end - 1}")
+        self.source.seek(offset)
+        table = self._tail()
+        if start + sum(map(frame_bytes, table.lengths)) != offset:
+            raise CorruptArchive("index section: the groups do not fill the groups section")
+        return table, start
+
+    def jump_to_footer(self, n: int) -> None:
+        """Seek past `n` bytes of data, which must end where the footer begins; read the digest."""
+        if self.source.offset + n + DIGEST_BYTES != self.total:
+            raise CorruptArchive(
+                f"the data end at {self.source.offset + n}, the archive has {self.total} bytes"
+            )
+        self.source.seek(self.source.offset + n)
+        self._read_digest()
+
+    def scan(self) -> GroupTable:
+        """Check the container from the weights to the end, then return to the weights.
+
+        Only on a seekable file, and before `weights()`; nothing is decoded.
+        """
+        mark = self.source.offset
+        self.weights()
+        for _ in self.frames():
+            pass
+        table = self.finish()
+        self.source.seek(mark)
+        self.table = GroupTable.empty()
         return table
 
     def content(self, memory: int | None) -> Iterator[bytes]:
@@ -198,14 +239,14 @@ class ArchiveReader:
         check_length(self._section, self._payload_ceiling())
         return self._section.length
 
-    def skip(self, n: int, what: str) -> None:
-        """Read past `n` bytes."""
-        for _ in self.source.blocks(n, what):
-            pass
-
     def _read_digest(self) -> None:
         self.digest = self.source.exactly(DIGEST_BYTES, "footer")
         self.source.expect_end()
+
+
+def frame_bytes(length: int) -> int:
+    """Bytes of the frame around a coded group of `length` bytes."""
+    return len(put_varint(length)) + 4 + length
 
 
 def n_cells(config: ModelConfig) -> int:

@@ -43,6 +43,11 @@ class ByteSource:
         """Exactly `n` bytes; the caller has compared `n` with a ceiling."""
         return b"".join(self.blocks(n, what))
 
+    def seek(self, offset: int) -> None:
+        """Go to an offset of the archive; only where the file is one that can."""
+        self._file.seek(offset)  # type: ignore[attr-defined]
+        self.offset = offset
+
     def expect_end(self) -> None:
         """CorruptArchive if anything follows."""
         if self._file.read(1):

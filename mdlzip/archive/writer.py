@@ -64,9 +64,7 @@ def _name_section(name: str | None) -> bytes:
 
 def payload_archive_bytes(name: str | None, payload_bytes: int) -> int:
     """Size of a zstd or xz archive with that payload."""
-    return (
-        STORED_OVERHEAD_BYTES + len(_name_section(name)) + SECTION_HEADER_BYTES + payload_bytes
-    )
+    return STORED_OVERHEAD_BYTES + len(_name_section(name)) + SECTION_HEADER_BYTES + payload_bytes
 
 
 def write_stored(sink: Writable, header: Header, blocks: Iterable[bytes], digest: bytes) -> Ledger:

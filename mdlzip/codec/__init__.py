@@ -1,0 +1,68 @@
+"""The one place that joins the parts: compress, decompress, test, inspect, open.
+
+Names are loaded when they are first used, so that options and reports cost nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdlzip.codec.access import ArchiveFile, open_archive
+    from mdlzip.codec.access import open_archive as open
+    from mdlzip.codec.decode import decompress, test
+    from mdlzip.codec.encode import compress
+    from mdlzip.codec.exchange import export_weights, import_weights, read_network
+    from mdlzip.codec.inspection import inspect
+    from mdlzip.codec.options import (
+        ArchiveInfo,
+        CompressOptions,
+        CompressReport,
+        DecompressReport,
+        Progress,
+    )
+
+_HOME = {
+    "ArchiveFile": "access",
+    "open_archive": "access",
+    "compress": "encode",
+    "decompress": "decode",
+    "test": "decode",
+    "inspect": "inspection",
+    "export_weights": "exchange",
+    "import_weights": "exchange",
+    "read_network": "exchange",
+    "ArchiveInfo": "options",
+    "CompressOptions": "options",
+    "CompressReport": "options",
+    "DecompressReport": "options",
+    "Progress": "options",
+}
+
+__all__ = [  # noqa: RUF022 (in the order of use)
+    "compress",
+    "decompress",
+    "test",
+    "inspect",
+    "open",
+    "open_archive",
+    "export_weights",
+    "import_weights",
+    "read_network",
+    "ArchiveFile",
+    "ArchiveInfo",
+    "CompressOptions",
+    "CompressReport",
+    "DecompressReport",
+    "Progress",
+]
+
+
+def __getattr__(name: str) -> Any:
+    key = "open_archive" if name == "open" else name
+    if key not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[key]}"), key)
+    globals()[name] = value
+    return value

@@ -1,0 +1,207 @@
+"""Reading any part of an archive without unpacking the rest."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+from zlib import crc32
+
+from mdlzip.archive.cursor import Cursor, put_varint
+from mdlzip.archive.header import HEADER_BYTES, Method
+from mdlzip.archive.payload import check_memory
+from mdlzip.archive.reader import ArchiveReader, frame_bytes
+from mdlzip.codec.decode import Machine, predicted_memory, unpack
+from mdlzip.errors import CorruptArchive, MdlzipError, UsageError
+from mdlzip.fileio import plain_errors
+from mdlzip.limits import DEFAULT_MEMORY_BYTES
+
+CACHED_GROUPS = 8
+CACHED_BYTES = 1 << 24
+BATCH_BYTES = 1 << 24  # groups of a long read are decoded together, this much at a time
+
+
+class _Part(Protocol):
+    """One method's way of getting at a range of the original."""
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes start..stop-1, in order; 0 <= start < stop <= size."""
+
+
+class ArchiveFile:
+    """An archive opened for random access; a context manager. Not for use by several threads.
+
+    size: bytes of the original. Group checksums are verified as groups are read; a stored archive
+    has none, so only `mdlzip.test` tells whether it is whole.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, part: _Part) -> None:
+        self.size = size
+        self._file = file
+        self._part = part
+
+    def read(self, offset: int, n: int) -> bytes:
+        """`n` bytes of the original from `offset` on; fewer only where the original ends.
+
+        Raises UsageError for negative arguments, CorruptArchive.
+        """
+        if offset < 0 or n < 0:
+            raise UsageError(f"cannot read {n} bytes at offset {offset}")
+        if self._file.closed:
+            raise MdlzipError("the archive is closed")
+        stop = min(offset + n, self.size)
+        return b"".join(self._part.blocks(offset, stop)) if offset < stop else b""
+
+    def close(self) -> None:
+        """Free the file; reading is over."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_archive(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory: int = DEFAULT_MEMORY_BYTES,
+) -> ArchiveFile:
+    """Open an archive for reading parts of the original.
+
+    Learned archives decode only the groups that a read touches; zstd and xz ones run forward from
+    where the last read ended, or from the start. Raises as `mdlzip.decompress`.
+    """
+    path = Path(path)
+    machine = Machine(device, threads, memory)
+    with plain_errors(f"{path}: cannot open"):
+        if not path.is_file():
+            raise UsageError(f"{path}: is not a file; random access needs one")
+        file = path.open("rb")
+    try:
+        total = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        reader = ArchiveReader(file, total)
+        part: _Part
+        if reader.header.method is Method.STORED:
+            part = _Stored(file)
+        elif reader.header.method is Method.LEARNED:
+            part = _Learned(file, reader, machine)
+        else:
+            part = _Sequential(file, total, machine)
+        return ArchiveFile(file, reader.header.size, part)
+    except BaseException:
+        file.close()
+        raise
+
+
+class _Stored:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        self._file.seek(HEADER_BYTES + start)
+        data = self._file.read(stop - start)
+        if len(data) != stop - start:
+            raise CorruptArchive("the archive ends within the stored data")
+        yield data
+
+
+class _Sequential:
+    """A decoder that only runs forward; it starts anew for a read before its position."""
+
+    def __init__(self, file: BinaryIO, total: int, machine: Machine) -> None:
+        self._file = file
+        self._total = total
+        self._machine = machine
+        self._start()
+
+    def _start(self) -> None:
+        self._file.seek(0)
+        self._content = ArchiveReader(self._file, self._total).content(self._machine.memory)
+        self._block, self._block_start = b"", 0
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        if start < self._block_start:
+            self._start()
+        while start < stop:
+            inside = start - self._block_start
+            if inside < len(self._block):
+                piece = self._block[inside : inside + stop - start]
+                start += len(piece)
+                yield piece
+            else:
+                self._block_start += len(self._block)
+                self._block = b""
+                self._block = next(self._content, b"")
+                if not self._block:
+                    raise CorruptArchive("the compressed stream ends too soon")
+
+
+class _Learned:
+    """Groups, decoded on demand, the latest few kept."""
+
+    def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
+        check_memory(predicted_memory(reader), machine.memory)
+        self._file = file
+        self._machine = machine
+        self._layout = reader.layout
+        self._network = unpack(reader)
+        self._table, first = reader.jump_to_index()
+        self._offsets = list(accumulate(map(frame_bytes, self._table.lengths), initial=first))
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        width = self._layout.group_bytes
+        groups = range(start // width, -(-stop // width))
+        per_batch = max(1, BATCH_BYTES // width)
+        for i in range(0, len(groups), per_batch):
+            for group, plain in self._groups(groups[i : i + per_batch]):
+                base = group * width
+                yield plain[max(0, start - base) : stop - base]
+
+    def _groups(self, groups: range) -> Iterator[tuple[int, bytes]]:
+        """Decoded groups in order, from the cache where they are."""
+        from mdlzip.quantised.groups import decode_groups
+
+        plain = {g: self._cache[g] for g in groups if g in self._cache}
+        coded = [(g, self._coded(g)) for g in groups if g not in plain]
+        decoded = decode_groups(
+            self._network,
+            self._layout,
+            coded,
+            device=self._machine.device,
+            threads=self._machine.threads,
+        )
+        for group, data in decoded if coded else ():
+            if crc32(data) != self._table.crcs[group]:
+                raise CorruptArchive(f"group {group}: decodes to other bytes than were compressed")
+            plain[group] = bytes(data)
+        for group in groups:
+            self._keep(group, plain[group])
+            yield group, plain[group]
+
+    def _coded(self, group: int) -> bytes:
+        length = self._table.lengths[group]
+        self._file.seek(self._offsets[group])
+        frame = Cursor(self._file.read(frame_bytes(length)), f"group {group}", self._offsets[group])
+        if frame.take(len(put_varint(length)), "length") != put_varint(length):
+            raise CorruptArchive(f"group {group}: its length is not the one in the index")
+        crc, coded = frame.u32("checksum"), bytes(frame.take(length, "coded data"))
+        if crc32(coded) != crc:
+            raise CorruptArchive(f"group {group}: checksum mismatch of its coded data")
+        return coded
+
+    def _keep(self, group: int, plain: bytes) -> None:
+        self._cache[group] = plain
+        self._cache.move_to_end(group)
+        while len(self._cache) > 1 and (
+            len(self._cache) > CACHED_GROUPS or sum(map(len, self._cache.values())) > CACHED_BYTES
+        ):
+            self._cache.popitem(last=False)
