@@ -92,7 +92,7 @@ class Method(ABC):
 
     @abstractmethod
     def penalty(self) -> Tensor:
-        """The penalty per unit of alpha: a scalar, differentiable in the parameters."""
+        """The penalty per unit of alpha: a scalar, differentiable where it depends on theta."""
 
     def objective(self, alpha: float) -> Tensor:
         """Everything that the method adds to the loss at strength `alpha`, differentiable."""
@@ -110,7 +110,7 @@ class Method(ABC):
         return dict(zip(self.names, self.params, strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The method's own variables as plain tensors, for checkpoints; empty if it has none."""
+        """The method's own variables for checkpoints: the live tensors, not copies."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -6,12 +6,14 @@ import inspect
 from typing import Any
 
 from mdlzip.errors import UsageError
+from mdlzip.sparsity.admm import ADMM
 from mdlzip.sparsity.base import Method, NoMethod, check_alpha
 from mdlzip.sparsity.drr import OriginalDRR, SmoothL0
+from mdlzip.sparsity.pmmp import FPP, PMMP
 from mdlzip.sparsity.rl1 import RelaxedL1
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (NoMethod, RelaxedL1, SmoothL0, OriginalDRR)
+    method.name: method for method in (NoMethod, RelaxedL1, SmoothL0, OriginalDRR, PMMP, FPP, ADMM)
 }
 """Name -> class, in the order in which help texts list them."""
 
