@@ -128,7 +128,8 @@ def prune_matrix(
         value_K = problem.row_values(w, gamma)
         better_K = value_K < best_K
         best_K = torch.where(better_K, value_K, best_K)
-        best_KJ = torch.where(better_K[:, None], w * gamma, best_KJ)
+        pruned_KJ = torch.where(gamma > 0, w, torch.zeros_like(w))  # w * gamma, without -0.0
+        best_KJ = torch.where(better_K[:, None], pruned_KJ, best_KJ)
     return best_KJ
 
 

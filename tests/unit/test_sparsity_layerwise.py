@@ -109,6 +109,7 @@ def test_convolution_sees_its_patches(bias: bool) -> None:
 def test_linear_layer_loses_what_its_inputs_make_useless() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
+    nn.init.uniform_(layer.weight, 0.2, 0.8)
     x = torch.randn(100, 4)
     x[:, 1] *= 1e-3  # an input that is nearly off, and one that is
     x[:, 2] = 0
