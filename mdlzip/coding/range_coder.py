@@ -1,0 +1,51 @@
+"""Bits of a group: symbols and integer counts -> bytes, and back. Sole importer of constriction.
+
+One range-coder stream per group. Counts reach the coder as float64 (pinned: the same values as
+float32 would give another stream) through `Categorical(perfect=False)`; all are integers >= 1 with
+sums below 2**53, so float64 carries them unrounded and one fixed recipe of IEEE operations follows.
+Words are stored big-endian without trailing zero bytes.
+"""
+
+from __future__ import annotations
+
+import constriction
+import numpy as np
+
+from mdlzip.errors import CorruptArchive
+
+_MODEL = constriction.stream.model.Categorical(perfect=False)
+
+
+class Encoder:
+    """Range encoder of one group."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, symbols: np.ndarray, counts: np.ndarray) -> None:
+        """Append symbols (n,) int32 under counts (n, 256) float64, each a whole number >= 1."""
+        self._coder.encode(symbols, _MODEL, counts)
+
+    def finish(self) -> bytes:
+        """All bytes of the stream."""
+        words = self._coder.get_compressed()
+        return bytes(words.astype(">u4").tobytes().rstrip(b"\0"))
+
+
+class Decoder:
+    """Range decoder of one group."""
+
+    def __init__(self, data: bytes) -> None:
+        padded = data + bytes(-len(data) % 4)
+        words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+        try:
+            self._coder = constriction.stream.queue.RangeDecoder(words)
+        except (AssertionError, ValueError) as error:  # what constriction raises on damage
+            raise CorruptArchive(f"coded group: {error}") from None
+
+    def decode(self, counts: np.ndarray) -> np.ndarray:
+        """Next n symbols (n,) int32 under counts (n, 256) float64."""
+        try:
+            return self._coder.decode(_MODEL, counts)  # type: ignore[no-any-return]
+        except (AssertionError, ValueError) as error:
+            raise CorruptArchive(f"coded group: {error}") from None

@@ -1,0 +1,169 @@
+"""The parts of the float transformer: norm, convolution, rotation, banded attention.
+
+Shapes: B chunks, T positions, D width, H heads, K head width, W window, N = T / W blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 2.0**-24
+
+
+class _RmsNorm(torch.autograd.Function):
+    """y = x / sqrt(mean(x^2) + eps) over the last axis, no gain; four passes instead of nine."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = (rms.square_().div_(width).add_(NORM_EPS)).rsqrt_()
+        y = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        dot = torch.linalg.vecdot(grads[0].to(y.dtype), y).unsqueeze(-1).div_(-y.shape[-1])
+        return torch.addcmul(grads[0].to(y.dtype), y, dot).mul_(inverse)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x (..., D) scaled to a root mean square of 1 over D; float32 out."""
+    return _RmsNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm with gain and bias, named as the archive names them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+
+def causal_conv(x: Tensor, taps: Tensor) -> Tensor:
+    """Causal depthwise convolution: out[t] = sum_j taps[j] * x[t - j], zeros before the chunk.
+
+    x: (B, T, D); taps: (width, D), tap 0 is the current position. Returns (B, T, D).
+    """
+    out = x * taps[0]
+    for j in range(1, taps.shape[0]):
+        out[:, j:] += x[:, :-j] * taps[j]
+    return out
+
+
+class _CausalConv(torch.autograd.Function):
+    """`causal_conv` with a backward that makes no padded copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        out = x * taps[0]
+        for j in range(1, taps.shape[0]):
+            out[:, j:].addcmul_(x[:, :-j], taps[j])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        x, taps = ctx.saved_tensors
+        dy = grads[0]
+        dx = dy * taps[0]
+        dtaps = torch.empty_like(taps)
+        dtaps[0] = (dy * x).sum((0, 1))
+        for j in range(1, taps.shape[0]):
+            dx[:, :-j].addcmul_(dy[:, j:], taps[j])
+            dtaps[j] = (dy[:, j:] * x[:, :-j]).sum((0, 1))
+        return dx, dtaps
+
+
+def fast_causal_conv(x: Tensor, taps: Tensor) -> Tensor:
+    """Same value as `causal_conv`."""
+    return _CausalConv.apply(x, taps)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def rotary_table(length: int, head_width: int) -> Tensor:
+    """cos + i sin of t / 10000^(2c / K); complex64 (length, K / 2)."""
+    pair = torch.arange(head_width // 2, dtype=torch.float64)
+    angle = torch.outer(
+        torch.arange(length, dtype=torch.float64), 10000.0 ** (-2 * pair / head_width)
+    )
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotary positions on interleaved pairs; x (B, T, H, K), table (T, K / 2)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table[:, None, :]).flatten(-2)
+
+
+def sinusoidal_table(length: int, width: int) -> Tensor:
+    """Fixed positions of the paper: sin in even columns, cos in odd; float32 (length, width)."""
+    angle = torch.view_as_real(rotary_table(length, width))  # (..., 0) = cos, (..., 1) = sin
+    return angle.flip(-1).flatten(-2).contiguous()
+
+
+def band_mask(length: int, window: int) -> Tensor:
+    """Boolean (N, W, 2 W): may query i of block n see key j of blocks n - 1 and n?"""
+    i = torch.arange(window)[:, None]
+    j = torch.arange(2 * window)[None, :]
+    band = (j > i) & (j <= i + window)
+    mask = band.repeat(-(-length // window), 1, 1)
+    mask[0] &= j >= window  # nothing before the chunk
+    return mask
+
+
+def banded_attention(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor) -> Tensor:
+    """Softmax attention in which position t sees t - window + 1 .. t.
+
+    q, k, v: (B, T, H, K), T a multiple of window; mask: additive (N, W, 2 W). Returns the same shape.
+    Work is T * 2 W * K a head, not T * T * K.
+    """
+    b, t, h, c = q.shape
+    n = t // window
+
+    def two_blocks(x: Tensor) -> Tensor:
+        x = x.transpose(1, 2).reshape(b * h, n, window, c)
+        before = F.pad(x[:, :-1], (0, 0, 0, 0, 1, 0))
+        return torch.cat((before, x), dim=2).reshape(b * h * n, 2 * window, c)
+
+    blocks = q.transpose(1, 2).reshape(b * h * n, window, c)
+    keys, values = two_blocks(k), two_blocks(v)
+    bias = mask.expand(b * h, -1, -1, -1).reshape(b * h * n, window, 2 * window)
+    scores = torch.baddbmm(bias, blocks, keys.transpose(1, 2), alpha=1 / math.sqrt(c))
+    out = torch.bmm(scores.softmax(dim=-1), values)
+    return out.reshape(b, h, t, c).transpose(1, 2)
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention over the whole chunk; (B, T, H, K) in and out."""
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+    )
+    return out.transpose(1, 2)
+
+
+class _SquaredRelu(torch.autograd.Function):
+    """relu(u)^2; keeps one tensor for the backward pass and writes in place."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        positive = u.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grads[0] * positive).mul_(2)
+
+
+def squared_relu(u: Tensor) -> Tensor:
+    """relu(u)^2, element-wise."""
+    return _SquaredRelu.apply(u)  # type: ignore[no-any-return, no-untyped-call]

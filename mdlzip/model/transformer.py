@@ -1,0 +1,195 @@
+"""The float twin: a decoder-only byte transformer, used for training only.
+
+Parameter names are the archive's tensor names (`quantised.network.tensor_shapes`). One class serves
+the paper's family and ours; what differs is `ModelConfig`.
+
+Shapes: B chunks, T positions, D width, F feed-forward width, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdlzip.config import ModelConfig
+from mdlzip.model import layers
+
+START_SYMBOL = 256
+
+
+class Rounding:
+    """What the network does to weights and activations on their way into a product: nothing.
+
+    Training with quantisation replaces it by one that rounds (`training.qat`); the model itself
+    knows only the names of the places.
+    """
+
+    def weight(self, name: str, w: Tensor) -> Tensor:
+        """The tensor called `name`, as the product shall see it."""
+        return w
+
+    def activation(self, site: str, x: Tensor) -> Tensor:
+        """The activation at `site`, as the product shall see it."""
+        return x
+
+
+class _Attention(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        d = c.d_model
+        if c.conv_width:
+            self.conv = nn.Parameter(torch.zeros(c.conv_width, d))
+        self.qkv = nn.Parameter(torch.empty(3 * d, d))
+        self.out = nn.Parameter(torch.empty(d, d))
+        if c.biases:
+            self.qkv_bias = nn.Parameter(torch.zeros(3 * d))
+            self.out_bias = nn.Parameter(torch.zeros(d))
+
+
+class _Mlp(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        if c.conv_width:
+            self.conv = nn.Parameter(torch.zeros(c.conv_width, c.d_model))
+        self.up = nn.Parameter(torch.empty(c.d_ff, c.d_model))
+        self.down = nn.Parameter(torch.empty(c.d_model, c.d_ff))
+        if c.biases:
+            self.up_bias = nn.Parameter(torch.zeros(c.d_ff))
+            self.down_bias = nn.Parameter(torch.zeros(c.d_model))
+
+
+class _Block(nn.Module):
+    def __init__(self, c: ModelConfig) -> None:
+        super().__init__()
+        if c.norm == "layer":
+            if c.shared_norm:
+                self.norm = layers.LayerNorm(c.d_model)
+            else:
+                self.attn_norm = layers.LayerNorm(c.d_model)
+                self.mlp_norm = layers.LayerNorm(c.d_model)
+        self.attn = _Attention(c)
+        self.mlp = _Mlp(c)
+
+
+class Transformer(nn.Module):
+    """Byte transformer over chunks of `chunk_size`; predicts every byte, the first included."""
+
+    def __init__(self, config: ModelConfig, chunk_size: int = 512) -> None:
+        super().__init__()
+        self.config = config
+        self.chunk_size = chunk_size
+        self.embedding = nn.Parameter(torch.empty(START_SYMBOL + 1, config.d_model))
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_layers))
+        if config.norm == "layer":
+            self.final_norm = layers.LayerNorm(config.d_model)
+        self.head = nn.Parameter(torch.empty(START_SYMBOL, config.d_model))
+        self.head_bias = nn.Parameter(torch.zeros(START_SYMBOL))
+        self.rounding = Rounding()
+        # A window that holds the whole chunk is full attention.
+        self.window = config.window if 0 < config.window < chunk_size else 0
+        padded = -(-chunk_size // self.window) * self.window if self.window else chunk_size
+        if config.positions == "rotary":
+            table = layers.rotary_table(padded, config.head_width)
+        else:
+            table = layers.sinusoidal_table(padded, config.d_model)
+        self.register_buffer("positions", table, persistent=False)
+        if self.window:
+            mask = torch.zeros(padded // self.window, self.window, 2 * self.window)
+            mask.masked_fill_(~layers.band_mask(padded, self.window), float("-inf"))
+            self.register_buffer("mask", mask, persistent=False)
+
+    def initialise(self, seed: int) -> None:
+        """Draw the starting weights from `seed`, the same on every device.
+
+        Paper family: N(0, 0.02), residual projections scaled by 1 / sqrt(2 L) (FACTS.md). Ours:
+        matrices as N(0, 1 / sqrt(fan in)), residual projections zero, so that every block starts
+        as the identity.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        ours = self.config.norm == "rms"
+        for name, p in self.named_parameters():
+            last = name.rsplit(".", 1)[-1]
+            if last == "conv":
+                p.data.zero_()
+                p.data[0] = 1.0
+            elif p.ndim == 2:
+                std = 0.02
+                if ours:
+                    std = 1.0 if last == "embedding" else 0.5 / math.sqrt(p.shape[1])
+                if last in ("out", "down"):
+                    std = 0.0 if ours else 0.02 / math.sqrt(2 * self.config.n_layers)
+                if ours and last == "head":
+                    std = 0.0
+                p.data.copy_(torch.randn(p.shape, generator=generator) * std)
+
+    def forward(self, symbols_BT: Tensor) -> Tensor:
+        """Logits (B, T, 256) for every position of `symbols_BT` (uint8 or int64, B x T).
+
+        Position t is predicted from symbols 0 .. t - 1 of the same chunk.
+        """
+        shifted = F.pad(symbols_BT[:, :-1].long(), (1, 0), value=START_SYMBOL)
+        r = self.rounding
+        x = F.embedding(shifted, r.weight("embedding", self.embedding))
+        if self.config.positions == "sinusoidal":
+            x = x + self.positions[: x.shape[1]]
+        for i, block in enumerate(self.blocks):
+            x = self._block(x, block, f"blocks.{i}.")
+        h = self._norm(x, self, "final_norm", "final_norm")
+        h = r.activation("head_in", h)
+        return F.linear(h, r.weight("head", self.head), r.weight("head_bias", self.head_bias))
+
+    def _norm(self, x: Tensor, owner: nn.Module, attribute: str, name: str) -> Tensor:
+        if self.config.norm == "rms":
+            return layers.rms_norm(x)
+        norm = getattr(owner, attribute)
+        gain = self.rounding.weight(name + ".gain", norm.gain)
+        bias = self.rounding.weight(name + ".bias", norm.bias)
+        return F.layer_norm(x.float(), (x.shape[-1],), gain, bias, layers.NORM_EPS)
+
+    def _block(self, x: Tensor, block: nn.Module, p: str) -> Tensor:
+        c, r = self.config, self.rounding
+        shared = c.shared_norm
+        for part, net in (("attn", block.attn), ("mlp", block.mlp)):
+            norm = "norm" if shared else part + "_norm"
+            h = self._norm(x, block, norm, p + norm)
+            if c.conv_width:
+                h = layers.fast_causal_conv(h, r.weight(f"{p}{part}.conv", net.conv))
+            h = r.activation(f"{p}{part}_in", h)
+            h = self._attend(h, net, p) if part == "attn" else self._feed_forward(h, net, p)
+            x = x + h
+        return x
+
+    def _linear(self, h: Tensor, net: nn.Module, p: str, name: str) -> Tensor:
+        bias = None
+        if self.config.biases:
+            bias = self.rounding.weight(f"{p}{name}_bias", getattr(net, name + "_bias"))
+        return F.linear(h, self.rounding.weight(p + name, getattr(net, name)), bias)
+
+    def _attend(self, h: Tensor, net: nn.Module, p: str) -> Tensor:
+        c, r = self.config, self.rounding
+        b, t, d = h.shape
+        if self.window and t % self.window:
+            h = F.pad(h, (0, 0, 0, -t % self.window))
+        qkv = self._linear(h, net, p + "attn.", "qkv").unflatten(-1, (3, c.n_heads, c.head_width))
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        if c.positions == "rotary":
+            table = self.positions[: qk.shape[1]]
+            qk = layers.rotate(qk.flatten(2, 3), table).unflatten(2, (2, c.n_heads))
+        qk = r.activation(p + "qk", qk)
+        v = r.activation(p + "v", v)
+        q, k = qk[:, :, 0].to(v.dtype), qk[:, :, 1].to(v.dtype)
+        if self.window:
+            mask = self.mask[: h.shape[1] // self.window].to(v.dtype)
+            out = layers.banded_attention(q, k, v, self.window, mask)
+        else:
+            out = layers.full_attention(q, k, v)
+        out = r.activation(p + "attn_out", out.reshape(b, -1, d)[:, :t])
+        return self._linear(out, net, p + "attn.", "out")
+
+    def _feed_forward(self, h: Tensor, net: nn.Module, p: str) -> Tensor:
+        u = self._linear(h, net, p + "mlp.", "up")
+        u = layers.squared_relu(u) if self.config.activation == "relu2" else F.gelu(u)
+        return self._linear(self.rounding.activation(p + "mlp_act", u), net, p + "mlp.", "down")

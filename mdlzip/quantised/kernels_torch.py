@@ -1,0 +1,149 @@
+"""The same integer steps as `kernels_cpu`, in whole-tensor int64 operations for any device.
+
+Slower on a CPU, right on a GPU, and the independent twin that the tests compare with. Arguments and
+meaning are those of `kernels_cpu`; arrays are tensors and results are returned.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shift_round(x: Tensor, s: int) -> Tensor:
+    """x / 2**s rounded half up; x * 2**-s for s <= 0. int64."""
+    return (x + (1 << (s - 1))) >> s if s > 0 else x << -s
+
+
+def requantise(acc: Tensor, mantissa: int, shift: int, bias: Tensor) -> Tensor:
+    """acc * mantissa / 2**shift, rounded half up, plus bias; int64."""
+    return shift_round(acc.long() * mantissa, shift) + bias
+
+
+def rsqrt(v: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """(r, s) with r / 2**s close to 1 / sqrt(v); int64, 1 <= v < 2**62."""
+    n = torch.zeros_like(v)
+    rest = v.clone()
+    for step in (32, 16, 8, 4, 2, 1):
+        big = rest >> step > 0
+        n += big * step
+        rest = torch.where(big, rest >> step, rest)
+    n += 1  # bit length
+    e = n + (n & 1)
+    m = torch.where(e <= 30, v << (30 - e).clamp(min=0), v >> (e - 30).clamp(min=0))
+    r = table[m >> 22]
+    for _ in range(2):
+        t = (m * ((r * r) >> 30)) >> 28
+        r = (r * ((3 << 30) - t)) >> 31
+    return r, 29 + (e >> 1)
+
+
+def add_residual(x: Tensor, acc: Tensor, mantissa: int, shift: int, bias: Tensor) -> Tensor:
+    """New residual stream, int64 (B, T, D) unit 2**-12."""
+    return (x + requantise(acc, mantissa, shift, bias)).clamp(-8388608, 8388607)
+
+
+def norm_conv(
+    x: Tensor,
+    history: Tensor,
+    taps: Tensor,
+    gain: Tensor,
+    bias: Tensor,
+    layer: bool,
+    exponent: int,
+    table: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(codes (B, T, D), new history); see `kernels_cpu.norm_conv`."""
+    width = x.shape[-1]
+    if layer:
+        x = x - x.sum(-1, keepdim=True).div(width, rounding_mode="floor")
+    mean_square = (x * x).sum(-1, keepdim=True).div(width, rounding_mode="floor") + 1
+    r, s = rsqrt(mean_square, table)
+    s = s - 12
+    y = (x * r + (torch.ones_like(s) << (s - 1))) >> s
+    if layer:
+        y = shift_round(y * gain, 12) + bias
+    w = taps.shape[0]
+    if not w:
+        return shift_round(y, 12 - exponent).clamp(-127, 127), history
+    t = y.shape[1]
+    y = torch.cat((history, y), dim=1)
+    acc = sum(y[:, w - 1 - j : w - 1 - j + t] * taps[j] for j in range(w))
+    return shift_round(torch.as_tensor(acc), 24 - exponent).clamp(-127, 127), y[:, t:]
+
+
+def attend(
+    acc: Tensor,
+    mantissa: int,
+    shift: tuple[int, int],
+    bias: Tensor,
+    rotation: Tensor,
+    start: int,
+    heads: int,
+    past_keys: Tensor,
+    past_values: Tensor,
+    window: int,
+    exps: Tensor,
+    scale: int,
+    exponents: tuple[int, int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes (B, T, D), keys, values): the last two hold the last `window` positions, in order."""
+    b, t, d3 = acc.shape
+    d = d3 // 3
+    e_qk, e_v, e_out = exponents
+    qk = requantise(acc[..., : 2 * d], mantissa, shift[0], bias[: 2 * d])
+    qk = qk.clamp(-1048576, 1048575)
+    if rotation.numel():
+        pairs = qk.view(b, t, 2 * heads, -1, 2)
+        c, s = rotation[start : start + t, None].unbind(-1)
+        x0 = pairs[..., 0] * c - pairs[..., 1] * s
+        x1 = pairs[..., 0] * s + pairs[..., 1] * c
+        qk = shift_round(torch.stack((x0, x1), dim=-1), 22)
+    else:
+        qk = shift_round(qk, 8)
+    q, k = qk.clamp(-127, 127).view(b, t, 2, heads, -1).unbind(2)
+    v = requantise(acc[..., 2 * d :], mantissa, shift[1], bias[2 * d :]).clamp(-127, 127)
+    keys = torch.cat((past_keys, k), dim=1)
+    values = torch.cat((past_values, v.view(b, t, heads, -1)), dim=1)
+    n = keys.shape[1]
+
+    # float64 products of small integers: sums stay far below 2**53, so they are exact.
+    score = torch.einsum("bthk,bnhk->bhtn", q.double(), keys.double()).long()
+    query = torch.arange(n - t, n, device=acc.device)[:, None]
+    key = torch.arange(n, device=acc.device)[None, :]
+    seen = (key <= query) & (key > query - window)
+    score = score.masked_fill(~seen, -(1 << 40))
+    gap = (score.amax(-1, keepdim=True) - score) * scale
+    s_score = 9 + 2 * e_qk
+    gap = gap >> s_score if s_score >= 0 else gap << -s_score
+    p = torch.where(
+        seen & (gap < exps.numel()), exps[gap.clamp(max=exps.numel() - 1)], torch.zeros_like(gap)
+    )
+    inverse = (1 << 40) // p.sum(-1)
+    out = torch.einsum("bhtn,bnhk->bthk", p.double(), values.double()).long()
+    out = shift_round(out * inverse.transpose(1, 2)[..., None], 40 + e_v - e_out)
+    return out.clamp(-127, 127).reshape(b, t, d), keys[:, -window:], values[:, -window:]
+
+
+def squared_relu(
+    acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int
+) -> Tensor:
+    """Codes 0..127 of relu(u)^2."""
+    u = requantise(acc, mantissa, shift, bias).clamp(0, 46340)
+    return shift_round(u * u, 20 - exponent).clamp(max=127)
+
+
+def gelu(
+    acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int, table: Tensor
+) -> Tensor:
+    """int8 codes of gelu(u), by table."""
+    u = requantise(acc, mantissa, shift, bias).clamp(-1048576, 1048575)
+    g = torch.where(u >= 512, u << 4, table[(u + 512).clamp(0, 1023)])
+    g = torch.where(u < -512, torch.zeros_like(g), g)
+    return shift_round(g, 10 - exponent).clamp(-127, 127)
+
+
+def logit_gaps(acc: Tensor, mantissa: int, shift: int, bias: Tensor, last: int) -> Tensor:
+    """int64 (B, T, 256) = min(max logit - logit, last)."""
+    logits = requantise(acc, mantissa, shift, bias)
+    return (logits.amax(-1, keepdim=True) - logits).clamp(max=last)

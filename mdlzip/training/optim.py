@@ -1,0 +1,63 @@
+"""Optimisers: Muon for matrices (ours), AdamW for the rest and for the paper's family.
+
+Muon (Jordan et al. 2024): momentum, then the update is replaced by the nearest semi-orthogonal
+matrix, found by five Newton-Schulz steps. Matrices of one shape are stacked, so that a step is a
+few batched products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+# Quintic that pulls singular values towards 1 fast; need not converge exactly.
+_NS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
+    """Approximate U V^T of every matrix of the stack g (S, rows, cols); same shape and dtype."""
+    tall = g.shape[-2] > g.shape[-1]
+    x = g.mT if tall else g
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        a = x @ x.mT
+        b = torch.baddbmm(a, a, a, beta=_NS[1], alpha=_NS[2])
+        x = torch.baddbmm(x, b, x, beta=_NS[0], alpha=1.0)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum; every update has a root mean square of about 0.2 x lr."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """One update of all parameters that have a gradient."""
+        for group in self.param_groups:
+            stacks: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    stacks[tuple(p.shape)].append(p)
+            for shape, ps in stacks.items():
+                self._step_stack(shape, ps, group["lr"], group["momentum"])
+
+    def _step_stack(
+        self, shape: tuple[int, ...], ps: list[nn.Parameter], lr: float, momentum: float
+    ) -> None:
+        for p in ps:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum"] for p in ps]
+        grads = [p.grad for p in ps]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        blend = torch.stack(torch._foreach_lerp(grads, buffers, momentum))
+        half = blend.is_cuda
+        update = orthogonalise(blend.bfloat16() if half else blend).to(blend.dtype)
+        # Unit spectral norm -> the same root mean square for every shape.
+        scale = 0.2 * math.sqrt(max(shape))
+        torch._foreach_add_(ps, list(update.unbind(0)), alpha=-lr * scale)
