@@ -139,9 +139,11 @@ def _rounding_cost(measured: Mapping[str, Number]) -> dict[str, Number]:
     integer = measured.get("integer_bits_per_byte")
     if not integer:
         return {}
-    pairs = (("qat_bits_per_byte", "integer_over_qat_percent"),)
-    pairs += (("float_bits_per_byte", "integer_over_float_percent"),)
-    return {new: 100 * (integer / measured[k] - 1) for k, new in pairs if measured.get(k)}
+    pairs = {
+        "qat_bits_per_byte": "integer_over_qat_percent",
+        "float_bits_per_byte": "integer_over_float_percent",
+    }
+    return {new: 100 * (integer / measured[k] - 1) for k, new in pairs.items() if measured.get(k)}
 
 
 def rows_as_json(rows: list[LedgerRow]) -> list[dict[str, object]]:

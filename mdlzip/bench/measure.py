@@ -37,8 +37,13 @@ class Measurement:
 class Codec(Protocol):
     """One competitor."""
 
-    name: str
-    scope: str
+    @property
+    def name(self) -> str:
+        """What users type, such as xz-9e."""
+
+    @property
+    def scope(self) -> str:
+        """Either "file" or "chunk", as in `Measurement`."""
 
     def measure(self, path: Path, chunk_size: int) -> Measurement:
         """Compress and decompress `path`; raises MdlzipError if the bytes do not come back."""

@@ -196,7 +196,7 @@ def _train(size: int, chunks: list[bytes]) -> Any:
     import zstandard
 
     try:
-        return zstandard.train_dictionary(size, chunks)
+        return zstandard.train_dictionary(size, list(chunks))
     except zstandard.ZstdError:
         return None
 

@@ -29,7 +29,7 @@ def _own_rows(result: BenchResult) -> list[tuple[str, ...]]:
     figures, original = run.figures, result.original_bytes
     spent = sum(run.phases_s.values()) or None
     archive = int(figures["archive_bytes"])
-    out = [
+    out: list[tuple[str, ...]] = [
         (
             "mdlzip",
             *_sizes(archive, original),

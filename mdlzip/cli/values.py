@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from mdlzip.errors import UsageError
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
-_SIZE = re.compile(r"(\d+)(B|[KMGT]iB|[kMGT]B)?")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
+_SIZE = re.compile(r"([0-9]+)(B|[KMGT]iB|[kMGT]B)?")
 _SIZE_UNITS = {
     "": 1,
     "B": 1,

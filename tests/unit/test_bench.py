@@ -1,0 +1,148 @@
+"""Every baseline gives the file back; sampling, missing libraries and names behave."""
+
+from __future__ import annotations
+
+import lzma
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdlzip.bench import measure
+from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, make_codec
+from mdlzip.bench.measure import Measurement
+from mdlzip.bench.run import BenchResult, ModelRun, PhaseTimer, run_baselines, run_bench
+from mdlzip.bench.table import gap_lines, rows
+from mdlzip.errors import MdlzipError, UsageError
+from mdlzip.report import figures
+
+
+@pytest.fixture
+def text_file(tmp_path: Path, prose: bytes) -> Path:
+    path = tmp_path / "prose.txt"
+    path.write_bytes(prose * 8)  # large enough for a dictionary
+    return path
+
+
+def silent(phase: str, done: float, total: float, note: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", [*DEFAULT, "gzip-9", "xz-6", "zstd-3", "brotli-5", "chunk-zstd-3"])
+def test_baseline_round_trip(name: str, text_file: Path) -> None:
+    got = make_codec(name).measure(text_file, 512)
+    assert got.name == name
+    if got.note == NOT_INSTALLED:
+        pytest.skip(f"{name}: {got.note}")
+    assert got.bytes is not None and 0 < got.bytes < text_file.stat().st_size
+    assert got.scope == ("chunk" if name.startswith("chunk-") else "file")
+    assert got.compress_s is not None and got.decompress_s is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(1000), bytes(range(256)) * 3])
+def test_small_and_odd_inputs(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(content)
+    got = run_baselines(path, DEFAULT, 512, silent)
+    assert all(m.bytes is not None or m.note for m in got)
+
+
+def test_the_fair_per_chunk_baselines_beat_the_papers(text_file: Path) -> None:
+    size = {n: make_codec(n).measure(text_file, 512).bytes or 0 for n in DEFAULT[5:]}
+    assert size["chunk-lzma2"] < size["chunk-xz"]
+    assert size["chunk-zstd-dict"] < size["chunk-zstd-bare"] < size["chunk-zstd-19"]
+    chunks = -(-text_file.stat().st_size // 512)
+    assert size["chunk-xz"] - size["chunk-lzma2"] > 40 * chunks  # .xz framing
+
+
+def test_the_papers_lzma2_is_what_python_writes_by_default(text_file: Path) -> None:
+    data = text_file.read_bytes()
+    expected = sum(len(lzma.compress(data[i : i + 512])) for i in range(0, len(data), 512))
+    assert make_codec("chunk-xz").measure(text_file, 512).bytes == expected
+
+
+def test_many_chunks_are_sampled_and_said_so(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_codec("chunk-zstd-19").measure(text_file, 512).bytes or 0
+    monkeypatch.setattr(measure, "MAX_CHUNKS", 40)
+    got = make_codec("chunk-zstd-19").measure(text_file, 512)
+    assert "sampled: 40 of" in got.note
+    assert got.bytes == pytest.approx(whole, rel=0.1)
+
+
+def test_missing_library_is_named(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    monkeypatch.setitem(sys.modules, "pyppmd", None)
+    for name in ("brotli-11", "ppmd"):
+        got = make_codec(name).measure(text_file, 512)
+        assert got.bytes is None and got.note == NOT_INSTALLED
+
+
+@pytest.mark.parametrize("name", ["", "xz", "xz-10", "zstd-23", "chunk", "rar-5", "xz-9ee"])
+def test_unknown_baseline_lists_the_choices(name: str) -> None:
+    with pytest.raises(UsageError, match="choose from xz-9e"):
+        make_codec(name)
+
+
+def test_a_baseline_that_loses_bytes_is_refused(text_file: Path) -> None:
+    with pytest.raises(MdlzipError, match="did not give the file back"):
+        measure.measure_chunks("broken", text_file, 512, lambda c: c, lambda c: c[:-1] + b"!")
+
+
+def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a regular file"):
+        run_bench(
+            tmp_path,
+            against=(),
+            options=None,
+            chunk_size=512,
+            on_progress=silent,
+            should_stop=lambda: False,
+        )
+
+
+def made_up_result() -> BenchResult:
+    ledger = {"data": 800, "positions": 100, "values": 100}
+    numbers = figures(original_bytes=4000, archive_bytes=1000, ledger=ledger, nnz=50, n_weights=99)
+    baselines = [
+        Measurement("big", "file", 1250, 1.0, 1.0),
+        Measurement("small", "file", 800, 1.0, 1.0),
+        Measurement("chunky", "chunk", 2000, 1.0, 1.0, "fair"),
+        Measurement("absent", "chunk", None, note=NOT_INSTALLED),
+    ]
+    run = ModelRun("learned", ledger, numbers, {}, {"train": 3.0, "encode": 1.0})
+    return BenchResult("f", 4000, 512, baselines, run)
+
+
+def test_gaps_are_against_the_hardest_of_each_kind() -> None:
+    result = made_up_result()
+    assert result.gaps() == {"file": 0.25, "chunk": -0.5}
+    assert gap_lines(result) == [
+        "mdlzip is 25.0% larger than small, the best whole file",
+        "mdlzip is 50.0% smaller than chunky, the best per chunk",
+    ]
+
+
+def test_table_rows() -> None:
+    table = rows(made_up_result())
+    assert [r[0] for r in table[:5]] == ["small", "big", "chunky", "absent", "mdlzip"]
+    assert table[3][1] == "-" and NOT_INSTALLED in table[3][-1]
+    assert table[4][1:4] == ("1,000", "25.00%", "2.0000")
+    assert table[4][4] == "4.00"
+    assert [r[1] for r in table[5:]] == ["1,400", "1,000"]  # 12 * 50 + 800, 4 * 50 + 800
+
+
+def test_json_names_machine_and_schema() -> None:
+    got = made_up_result().as_json()
+    assert got["schema"] == 1 and got["machine"]["cores"] >= 1
+    assert got["mdlzip"]["ledger"][-1]["bytes"] == 1000
+
+
+def test_phase_timer_books_every_phase() -> None:
+    seen: list[str] = []
+    timer = PhaseTimer(lambda phase, done, total, note: seen.append(phase))
+    for phase in ("train", "train", "encode"):
+        timer(phase, 0, 1, "")
+    timer.stop()
+    assert seen == ["train", "train", "encode"] and set(timer.seconds) == {"train", "encode"}
