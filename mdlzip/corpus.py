@@ -107,6 +107,7 @@ def _from_file(file: BinaryIO, path: Path | None) -> Corpus:
         file.close()
         raise MdlzipError(f"{path or 'input'}: {status.st_size} bytes are too many for an archive")
     data = np.empty(0, np.uint8)
+    data.setflags(write=False)
     if status.st_size:
         mapping = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
         data = np.frombuffer(mapping, np.uint8)

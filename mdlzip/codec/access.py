@@ -14,7 +14,7 @@ from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import Machine, predicted_memory, unpack
+from mdlzip.codec.decode import Machine, decoded_groups, predicted_memory, unpack
 from mdlzip.errors import CorruptArchive, MdlzipError, UsageError
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
@@ -168,17 +168,9 @@ class _Learned:
 
     def _groups(self, groups: range) -> Iterator[tuple[int, bytes]]:
         """Decoded groups in order, from the cache where they are."""
-        from mdlzip.quantised.groups import decode_groups
-
         plain = {g: self._cache[g] for g in groups if g in self._cache}
         coded = [(g, self._coded(g)) for g in groups if g not in plain]
-        decoded = decode_groups(
-            self._network,
-            self._layout,
-            coded,
-            device=self._machine.device,
-            threads=self._machine.threads,
-        )
+        decoded = decoded_groups(self._network, self._layout, coded, self._machine)
         for group, data in decoded if coded else ():
             if crc32(data) != self._table.crcs[group]:
                 raise CorruptArchive(f"group {group}: decodes to other bytes than were compressed")

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,10 @@ from zlib import crc32
 from mdlzip.archive.header import Header, Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
+from mdlzip.chunks import Layout
 from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
 from mdlzip.corpus import STDIN
-from mdlzip.errors import CorruptArchive, MdlzipError, UsageError
+from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
 from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
@@ -140,17 +141,12 @@ def learned_blocks(reader: ArchiveReader, machine: Machine) -> Iterator[bytes]:
     On a file the container is checked from end to end before the first group is decoded, since
     decoding may take hours; on a pipe the index comes last and so does its check.
     """
-    from mdlzip.quantised.groups import decode_groups
-
     check_memory(predicted_memory(reader), machine.memory)
     known = reader.scan().crcs if reader.total is not None else None
     network = unpack(reader)
     frames = reader.frames()
     crcs = array("I")
-    decoded = decode_groups(
-        network, reader.layout, frames, device=machine.device, threads=machine.threads
-    )
-    for group, plain in decoded:
+    for group, plain in decoded_groups(network, reader.layout, frames, machine):
         start, stop = reader.layout.group_span(len(crcs))
         if group != len(crcs) or len(plain) != stop - start:
             raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
@@ -161,6 +157,38 @@ def learned_blocks(reader: ArchiveReader, machine: Machine) -> Iterator[bytes]:
     if len(crcs) != reader.layout.n_groups or any(True for _ in frames):
         raise MdlzipError(f"internal error: {len(crcs)} groups decoded")
     _check_groups(crcs, reader.finish().crcs, 0)
+
+
+def decoded_groups(
+    network: IntegerNetwork,
+    layout: Layout,
+    coded: Iterable[tuple[int, bytes]],
+    machine: Machine,
+) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each coded group; CorruptArchive if no encoder made such a network."""
+    from mdlzip.quantised.groups import decode_groups
+
+    device = pick_device(machine.device)
+    try:
+        yield from decode_groups(network, layout, coded, device=device, threads=machine.threads)
+    except ExportRefused as error:
+        raise CorruptArchive(f"weights section: {error}") from error
+
+
+def pick_device(name: str) -> str:
+    """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["not available"])[0]
+        raise UsageError(f"device {name}: {reason}") from None
+    return name
 
 
 def _check_groups(found: array[int], expected: array[int], first: int) -> None:

@@ -16,7 +16,7 @@ from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
 from mdlzip.chunks import Layout
-from mdlzip.codec.decode import Machine, decode_archive
+from mdlzip.codec.decode import Machine, decode_archive, pick_device
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
     SUFFIX,
@@ -179,13 +179,17 @@ def _coded_groups(job: _Job, network: IntegerNetwork) -> Iterator[tuple[bytes, i
     from mdlzip.quantised.groups import encode_groups
 
     data, layout, options = job.corpus.data, job.layout, job.options
+
+    def report(done: int, total: int) -> None:
+        job.progress("encode", done, total, "")
+
     coded = encode_groups(
         network,
         data,
         layout,
-        device=options.device,
+        device=pick_device(options.device),
         threads=options.threads,
-        on_progress=job.progress,
+        on_progress=report,
     )
     for group, payload in enumerate(coded):
         if job.should_stop():

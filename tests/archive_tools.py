@@ -1,0 +1,160 @@
+"""Archives for tests: tiny networks, hand-made headers with right checksums, one call to decode."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+import mdlzip
+from mdlzip.archive.header import MAGIC
+from mdlzip.archive.reader import ArchiveReader
+from mdlzip.codec.decode import Machine, decode_archive
+from mdlzip.codec.options import CompressOptions, no_progress
+from mdlzip.config import ModelConfig
+from mdlzip.quantised.network import (
+    IntegerNetwork,
+    QuantTensor,
+    activation_sites,
+    tensor_shapes,
+)
+
+TINY = ModelConfig(d_model=16, n_layers=1, n_heads=1, d_ff=32, window=8, conv_width=2)
+GENERAL_METHODS = ("stored", "zstd", "xz")
+METHODS = (*GENERAL_METHODS, "learned")
+
+
+def random_network(
+    seed: int = 0, config: ModelConfig = TINY, density: float = 0.02
+) -> IntegerNetwork:
+    """A network that predicts badly but exactly; sparse, so that its archive is small."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        codes = rng.integers(-20, 21, shape) * (rng.random(shape) < density)
+        tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1, exponent=6)
+    return IntegerNetwork(config, tensors, dict.fromkeys(activation_sites(config), 4))
+
+
+def compressible(n: int, seed: int = 1) -> bytes:
+    """`n` bytes that every method makes smaller."""
+    rng = np.random.default_rng(seed)
+    words = [bytes(rng.integers(97, 123, rng.integers(2, 9)).astype(np.uint8)) for _ in range(60)]
+    return b" ".join(words[i] for i in rng.integers(0, 60, n // 3 + 1))[:n]
+
+
+def sample(method: str) -> bytes:
+    """An original for which the archive of that method is the natural one."""
+    if method == "stored":
+        return np.random.default_rng(5).bytes(300)
+    return compressible(600) * (3 if method == "xz" else 1)
+
+
+def make_archive(folder: Path, method: str, data: bytes | None = None) -> bytes:
+    """The bytes of an archive of that method, made by the codec (zstd and xz by its parts)."""
+    data = sample(method) if data is None else data
+    source, target = folder / "original", folder / "archive.mdlz"
+    source.write_bytes(data)
+    if method == "learned":
+        options = CompressOptions(
+            group_chunks=1, chunk_size=256, force=True, threads=1, device="cpu"
+        )
+        mdlzip.compress(source, target, options, network=random_network())
+        return target.read_bytes()
+    return general_archive(method, data, name="original")
+
+
+def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
+    """A stored, zstd or xz archive, whether or not that is the smallest."""
+    from hashlib import sha256
+
+    from mdlzip.archive import payload
+    from mdlzip.archive.header import Header, Method
+    from mdlzip.archive.writer import write_payload, write_stored
+
+    kind = Method[method.upper()]
+    header = Header(kind, 0o644, 1_700_000_000_123_456_789, len(data))
+    out, digest = io.BytesIO(), sha256(data).digest()
+    if kind is Method.STORED:
+        write_stored(out, header, [data], digest)
+    else:
+        stream = io.BytesIO()
+        payload.encode(kind, [data], len(data), stream.write)
+        write_payload(out, header, name, stream, digest)
+    return out.getvalue()
+
+
+class Pipe:
+    """A stream that can only be read forward, in odd pieces."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(min(size, 777) if size >= 0 else 777)
+
+
+def decode(archive: bytes, *, pipe: bool = False, memory: int | None = 2 << 30) -> bytes:
+    """Decode from memory, as from a file or as from a pipe."""
+    out = bytearray()
+    machine = Machine("cpu", 1, memory)
+    if pipe:
+        reader = ArchiveReader(Pipe(archive))
+    else:
+        reader = ArchiveReader(io.BytesIO(archive), len(archive))
+    decode_archive(reader, out.extend, machine, no_progress)
+    return bytes(out)
+
+
+def fixed_header(
+    *,
+    magic: bytes = MAGIC,
+    version: int = 1,
+    method: int = 0,
+    mode: int = 0o644,
+    mtime_ns: int = 0,
+    size: int = 0,
+) -> bytes:
+    """26 bytes whose checksum is right whatever the fields say."""
+    body = (
+        magic + struct.pack("<BBHq", version, method, mode, mtime_ns) + size.to_bytes(6, "little")
+    )
+    return body + struct.pack("<I", crc32(body))
+
+
+def section(kind: int, payload: bytes, *, flags: int = 0, length: int | None = None) -> bytes:
+    """A section whose checksum is right whatever its length says."""
+    n = len(payload) if length is None else length
+    head = struct.pack("<BB", kind, flags) + n.to_bytes(6, "little")
+    return head + struct.pack("<I", crc32(payload, crc32(head))) + payload
+
+
+def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNamespace:
+    """Replace training by an instant stand-in; returns a record of its calls.
+
+    outcome: raises=an exception, or network=the result; files are written to the work folder as
+    checkpoints would be.
+    """
+    record = SimpleNamespace(calls=0, resumed=0)
+
+    def train(data, layout, options, *, work_dir, on_progress, should_stop):  # type: ignore[no-untyped-def]
+        record.calls += 1
+        checkpoint = work_dir / "step-1"
+        record.resumed += checkpoint.exists()
+        checkpoint.mkdir(exist_ok=True)
+        (checkpoint / "weights").write_bytes(b"w")
+        if "raises" in outcome:
+            raise outcome["raises"]  # type: ignore[misc]
+        return SimpleNamespace(
+            network=outcome.get("network") or random_network(), figures={"steps": 1.0}
+        )
+
+    module = ModuleType("mdlzip.training.run")
+    module.train = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(__import__("sys").modules, "mdlzip.training.run", module)
+    return record
