@@ -37,7 +37,7 @@ def random_network(
     tensors = {}
     for name, shape in tensor_shapes(config).items():
         codes = rng.integers(-20, 21, shape) * (rng.random(shape) < density)
-        tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1, exponent=6)
+        tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1 << 10, exponent=16)
     return IntegerNetwork(config, tensors, dict.fromkeys(activation_sites(config), 4))
 
 

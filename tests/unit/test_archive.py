@@ -5,7 +5,6 @@ import io
 import struct
 
 import pytest
-from archive_tools import TINY, Pipe, decode, general_archive
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from mdlzip.archive.writer import Model, write_learned
 from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, MdlzipError
+from tests.archive_tools import TINY, Pipe, decode, general_archive
 
 
 @given(
