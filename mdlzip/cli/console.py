@@ -127,21 +127,19 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
-def for_each(
-    files: Sequence[str], action: Callable[[str], None], *, verbose: int, label: bool = True
-) -> int:
+def for_each(files: Sequence[str], action: Callable[[str], None], *, verbose: int) -> int:
     """Run `action` on every file, going on after errors; the first error's code is returned.
 
     A signal, an interruption or a closed pipe ends the whole run.
     """
     first = 0
     for file in files:
-        prefix = f"{file}: " if label and len(files) > 1 else ""
         try:
             action(file)
         except (MdlzipError, OSError) as problem:
             if isinstance(problem, Interrupted) or is_broken_pipe(problem):
                 raise
+            prefix = "" if str(problem).startswith(file) else f"{file}: "
             code = report_failure(problem, verbose=verbose, prefix=prefix)
             first = first or code
     return first

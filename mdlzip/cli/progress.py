@@ -139,7 +139,7 @@ class BarProgress(NoProgress):
         self._tasks: dict[str, TaskID] = {}
         self._phase = ""
 
-    def __enter__(self) -> Self:
+    def _start(self) -> RichProgress:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -150,7 +150,7 @@ class BarProgress(NoProgress):
             TimeRemainingColumn,
         )
 
-        self._bar = Progress(
+        bar = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
@@ -162,8 +162,8 @@ class BarProgress(NoProgress):
             redirect_stdout=False,  # stdout may carry the archive
             redirect_stderr=False,
         )
-        self._bar.start()
-        return self
+        bar.start()
+        return bar
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -171,8 +171,8 @@ class BarProgress(NoProgress):
 
     def __call__(self, phase: str, done: float, total: float, note: str) -> None:
         """Move the bar; a new phase gets a new bar."""
-        if self._bar is None:
-            return
+        if self._bar is None:  # not before there is something to show
+            self._bar = self._start()
         if phase == PLAN:
             if note:
                 self._bar.console.print(note, markup=False, highlight=False)
