@@ -11,7 +11,13 @@ from mdlzip.cli import options as opt
 from mdlzip.cli.console import for_each, guarded, result, result_json
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.terminal import STDIO, check_output, destination, single_destination
+from mdlzip.cli.terminal import (
+    STDIO,
+    check_not_folder,
+    check_output,
+    destination,
+    single_destination,
+)
 from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
 from mdlzip.errors import Interrupted
 
@@ -118,6 +124,7 @@ def compress(
     )
 
     def one(file: str) -> None:
+        check_not_folder(file)
         dst = single_destination(file, target)
         check_output(dst, force=force)
         _compress_one(file, dst, options, progress, as_json=as_json, quiet=quiet)

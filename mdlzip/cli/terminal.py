@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from mdlzip.errors import UsageError
 
@@ -19,6 +20,12 @@ def check_input(path: str, *, archive: bool) -> None:
     """Refuse an archive from a terminal; plain text may be typed."""
     if path == STDIO and archive and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: name an archive, or pipe one in")
+
+
+def check_not_folder(path: str) -> None:
+    """Refuse a folder, and say what to do instead."""
+    if path != STDIO and Path(path).is_dir():
+        raise UsageError(f"{path}: is a folder; pack it: tar c {path} | mdlzip compress - > OUT")
 
 
 def destination(files: list[str], output: str | None, *, stdout: bool, joined: bool) -> str | None:
