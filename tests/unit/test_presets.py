@@ -44,5 +44,5 @@ def test_sizes_span_the_promise() -> None:
 
 @pytest.mark.parametrize(("name", "millions"), [("ut4", 4), ("ut25", 25), ("ut308", 308)])
 def test_the_papers_models(name: str, millions: float) -> None:
-    path = ROOT / "models" / f"{name}.toml"
+    path = next(p for p in PRESETS if p.stem.endswith(name))
     assert n_weights(path) == pytest.approx(millions * 1e6, rel=0.08)
