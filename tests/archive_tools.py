@@ -13,7 +13,7 @@ import pytest
 
 import mdlzip
 from mdlzip.archive.header import MAGIC
-from mdlzip.archive.reader import ArchiveReader
+from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.codec.decode import Machine, decode_archive
 from mdlzip.codec.options import CompressOptions, no_progress
 from mdlzip.config import ModelConfig
@@ -55,14 +55,16 @@ def sample(method: str) -> bytes:
     return compressible(600) * (3 if method == "xz" else 1)
 
 
-def make_archive(folder: Path, method: str, data: bytes | None = None) -> bytes:
+def make_archive(
+    folder: Path, method: str, data: bytes | None = None, *, chunk_size: int = 256
+) -> bytes:
     """The bytes of an archive of that method, made by the codec (zstd and xz by its parts)."""
     data = sample(method) if data is None else data
     source, target = folder / "original", folder / "archive.mdlz"
     source.write_bytes(data)
     if method == "learned":
         options = CompressOptions(
-            group_chunks=1, chunk_size=256, force=True, threads=1, device="cpu"
+            group_chunks=1, chunk_size=chunk_size, force=True, threads=1, device="cpu"
         )
         mdlzip.compress(source, target, options, network=random_network())
         return target.read_bytes()
@@ -158,3 +160,18 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
     module.train = train  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "mdlzip.training.run", module)
     return record
+
+
+def learned_parts(archive: bytes) -> SimpleNamespace:
+    """A learned archive cut up: `before` the frames, `frames`, `after` them; and the index."""
+    reader = ArchiveReader(io.BytesIO(archive), len(archive))
+    reader.weights()
+    table, first = reader.jump_to_index()
+    frames, position = [], first
+    for length in table.lengths:
+        end = position + frame_bytes(length)
+        frames.append(archive[position:end])
+        position = end
+    return SimpleNamespace(
+        before=archive[:first], frames=frames, after=archive[position:], table=table
+    )
