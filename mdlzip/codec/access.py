@@ -12,9 +12,8 @@ from zlib import crc32
 
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method
-from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import Machine, decoded_groups, predicted_memory, unpack
+from mdlzip.codec.decode import Machine, decoded_groups, fitted, unpack
 from mdlzip.errors import CorruptArchive, MdlzipError, UsageError
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
@@ -148,9 +147,8 @@ class _Learned:
     """Groups, decoded on demand, the latest few kept."""
 
     def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
-        check_memory(predicted_memory(reader), machine.memory)
         self._file = file
-        self._machine = machine
+        self._machine = fitted(reader, machine)
         self._layout = reader.layout
         self._network = unpack(reader)
         self._table, first = reader.jump_to_index()

@@ -9,7 +9,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -141,7 +141,7 @@ def learned_blocks(reader: ArchiveReader, machine: Machine) -> Iterator[bytes]:
     On a file the container is checked from end to end before the first group is decoded, since
     decoding may take hours; on a pipe the index comes last and so does its check.
     """
-    check_memory(predicted_memory(reader), machine.memory)
+    machine = fitted(reader, machine)
     known = reader.scan().crcs if reader.total is not None else None
     network = unpack(reader)
     frames = reader.frames()
@@ -208,11 +208,24 @@ def unpack(reader: ArchiveReader) -> IntegerNetwork:
     return unpack_weights(reader.weights(), reader.config)
 
 
-def predicted_memory(reader: ArchiveReader) -> int:
-    """Bytes that decoding will need at its peak, from the headers alone."""
+def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
+    """The machine with as many of its threads as the memory limit has room for.
+
+    Raises LimitExceeded if not even one has. Looks at the headers alone.
+    """
+    threads = machine.threads or os.cpu_count() or 1
+    while threads > 1 and predicted_memory(reader, threads) > (machine.memory or sys.maxsize):
+        threads -= 1
+    check_memory(predicted_memory(reader, threads), machine.memory)
+    return replace(machine, threads=threads)
+
+
+def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
+    """Bytes that decoding will need at its peak with `threads` (None: one per core)."""
     from mdlzip.quantised.groups import decode_memory_bytes
 
-    return int(decode_memory_bytes(reader.config, reader.layout))
+    threads = threads or os.cpu_count() or 1
+    return int(decode_memory_bytes(reader.config, reader.layout, threads))
 
 
 def _target(src: str | Path, dst: str | Path | None, name: str | None) -> Path | None:

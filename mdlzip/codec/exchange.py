@@ -28,7 +28,7 @@ def read_network(
         reader = ArchiveReader(file, total)
         if reader.header.method is not Method.LEARNED:
             raise UsageError(f"{src}: has no weights, it was kept as {reader.header.method.label}")
-        check_memory(predicted_memory(reader), memory)
+        check_memory(predicted_memory(reader, 1), memory)
         return unpack(reader), reader.layout
 
 

@@ -11,12 +11,11 @@ from typing import BinaryIO
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
 from mdlzip.archive.payload import DECODER_OVERHEAD_BYTES, window_bytes
-from mdlzip.archive.reader import ArchiveReader
+from mdlzip.archive.reader import ArchiveReader, n_cells
 from mdlzip.codec.decode import open_source, predicted_memory
 from mdlzip.codec.options import ArchiveInfo
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import READ_BLOCK_BYTES
-from mdlzip.quantised.network import IntegerNetwork
 
 
 def inspect(src: str | Path) -> ArchiveInfo:
@@ -79,15 +78,13 @@ def _general(src: str, reader: ArchiveReader, total: int) -> ArchiveInfo:
 
 
 def _learned(src: str, reader: ArchiveReader, total: int) -> ArchiveInfo:
-    from mdlzip.archive.weights import unpack_weights
+    from mdlzip.archive.weights import weights_summary
 
     memory = predicted_memory(reader)
-    packed = reader.weights()
-    network = unpack_weights(packed, reader.config)
+    weights = weights_summary(reader.weights(), reader.config)
     table, _ = reader.jump_to_index()
     name_bytes = len((reader.name or "").encode())
-    lines = weight_lines(network, packed)
-    ledger = learned_ledger(name_bytes, lines, table.lengths, reader.optional)
+    ledger = learned_ledger(name_bytes, weights.ledger, table.lengths, reader.optional)
     layout = reader.layout
     return _info(
         src,
@@ -99,17 +96,6 @@ def _learned(src: str, reader: ArchiveReader, total: int) -> ArchiveInfo:
         chunk_size=layout.chunk_size,
         group_chunks=layout.group_chunks,
         n_groups=layout.n_groups,
-        nnz=network.nnz,
-        n_weights=network.n_weights,
+        nnz=weights.nnz,
+        n_weights=n_cells(reader.config),
     )
-
-
-def weight_lines(network: IntegerNetwork, packed: bytes) -> dict[str, int]:
-    """Positions, values and scales in bytes: those of the mode that packs to the same bytes."""
-    from mdlzip.archive.weights import pack_weights
-
-    for mode in ("coo", "coded"):
-        again = pack_weights(network, mode)
-        if again.data == packed:
-            return dict(again.ledger)
-    return {"positions": 0, "values": len(packed), "scales": 0}  # another program's coder
