@@ -64,3 +64,140 @@ class ModelConfig:
     def head_width(self) -> int:
         """K, the width of one attention head."""
         return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; nothing here affects decoding.
+
+    batch_chunks: chunks in a step. muon_lr, adam_lr: peak learning rates (Muon for matrices of the
+    `mdl` family, Adam for all else; `optimiser = "adamw"` uses adam_lr for everything, as the
+    paper). warmup_steps: linear warm-up. decay_start: fraction of the run after which the rate
+    falls linearly to `final_lr` of its peak. method, alpha: l0 method and its strength, in units of
+    the learning rate where the optimiser is Muon; alpha_stop: where the penalty ends.
+    prune_at: fraction of the run at which TAMADE fixes the mask; tolerance: relative loss it may
+    cost. qat_at: fraction at which quantisation-aware training begins. step_rms: step of a matrix's
+    codes in root mean squares of its surviving weights; deadzone: how much the rounding of weights
+    leans towards zero, in steps (0 = to nearest), which is where rate-distortion puts it.
+    """
+
+    batch_chunks: int = 8
+    optimiser: str = "muon"
+    muon_lr: float = 0.02
+    adam_lr: float = 0.003
+    beta2: float = 0.95
+    momentum: float = 0.95
+    clip: float = 0.0
+    warmup_steps: int = 30
+    decay_start: float = 0.5
+    final_lr: float = 0.02
+    method: str = "rl1"
+    alpha: float = 0.0
+    alpha_stop: float = 0.8
+    prune_at: float = 0.7
+    tolerance: float = 0.005
+    qat_at: float = 0.75
+    step_rms: float = 0.5
+    deadzone: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check("batch_chunks", self.batch_chunks, 1, 1 << 16)
+        for name in ("muon_lr", "adam_lr"):
+            _check(name, getattr(self, name), 0.0, 10.0)
+        for name in ("beta2", "momentum", "decay_start", "final_lr", "alpha_stop"):
+            _check(name, getattr(self, name), 0.0, 1.0)
+        _check("alpha", self.alpha, 0.0, 1e6)
+        _check("tolerance", self.tolerance, 0.0, 10.0)
+        _check("clip", self.clip, 0.0, 1e6)
+        _check("warmup_steps", self.warmup_steps, 0, 1 << 30)
+        _check("step_rms", self.step_rms, 0.001, 8.0)
+        _check("deadzone", self.deadzone, 0.0, 0.5)
+        if not 0.0 <= self.prune_at <= self.qat_at <= 1.0:
+            raise UsageError("0 <= prune_at <= qat_at <= 1 must hold")
+        if self.optimiser not in ("muon", "adamw"):
+            raise UsageError("optimiser must be muon or adamw")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named model and how to train it."""
+
+    name: str
+    model: ModelConfig
+    train: TrainConfig
+
+
+def presets_dir() -> Path:
+    """Folder of the TOML presets: inside the installed package, or beside it in a source tree."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "models", here.parent / "models"):
+        if folder.is_dir():
+            return folder
+    raise UsageError("the presets folder is missing from this installation")
+
+
+def preset_names() -> list[str]:
+    """Names of all presets."""
+    return sorted(p.stem for p in presets_dir().glob("*.toml"))
+
+
+def merge(base: T, table: dict[str, Any], where: str) -> T:
+    """Return `base` with the table laid over it; an unknown or ill-typed key is an error."""
+    known = {f.name: type(getattr(base, f.name)) for f in fields(base)}  # type: ignore[arg-type]
+    unknown = sorted(table.keys() - known.keys())
+    if unknown:
+        raise UsageError(
+            f"unknown key {where}.{unknown[0]}; known are {', '.join(sorted(known))}"
+        )
+    clean = {}
+    for key, value in table.items():
+        kind = known[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind:
+            raise UsageError(f"{where}.{key} must be of type {kind.__name__}, not {value!r}")
+        clean[key] = value
+    return replace(base, **clean)  # type: ignore[type-var]
+
+
+def _lay_over(preset: Preset, table: dict[str, Any], where: str) -> Preset:
+    for section, content in table.items():
+        if section not in ("model", "train") or not isinstance(content, dict):
+            raise UsageError(f"{where}: unknown section {section!r}; use [model] and [train]")
+    return Preset(
+        preset.name,
+        merge(preset.model, table.get("model", {}), "model"),
+        merge(preset.train, table.get("train", {}), "train"),
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def load_preset(
+    name: str, config_file: Path | None = None, overrides: tuple[str, ...] = ()
+) -> Preset:
+    """Preset `name`, the TOML file laid over it, then every "section.key=value" of `overrides`."""
+    path = presets_dir() / f"{name}.toml"
+    if name not in preset_names():
+        raise UsageError(f"unknown preset {name!r}; known are {', '.join(preset_names())}")
+    preset = _lay_over(Preset(name, ModelConfig(), TrainConfig()), _read_toml(path), path.name)
+    if config_file is not None:
+        preset = _lay_over(preset, _read_toml(config_file), str(config_file))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        section, dot, field_name = key.strip().partition(".")
+        if not (equals and dot):
+            raise UsageError(f"--set {text!r}: write section.key=value, e.g. train.alpha=0.1")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        preset = _lay_over(preset, {section.strip(): {field_name: parsed}}, "--set")
+    return preset

@@ -1,10 +1,17 @@
-"""The integer steps between matrix products, fused for the CPU (numba, integers only).
+"""The integer steps between matrix products, fused for the CPU (numba).
+
+Integers are carried in float64 where that is faster: every value is a whole number (or a whole
+number times a power of two) below 2**53, so each multiplication, addition and floor is exact and
+neither instruction set nor contraction can change a bit. `fastmath` stays off. The bounds are those
+that `prepared.prepare` checks and the clamps below enforce.
 
 Every kernel walks its chunks one after another and its positions in order, so the same code serves
 all positions at once (encoder, T = chunk length) and one at a time (decoder, T = 1 with history).
-The twin for other devices is `kernels_torch`; both follow `docs/format.md`, "Integer predictor".
+The twin for other devices is `kernels_torch`, in plain int64; both follow `docs/format.md`,
+"Integer predictor".
 
 Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width.
+`factor` arguments are mantissa * 2**-shift, an exact float64.
 """
 
 from __future__ import annotations
@@ -16,16 +23,10 @@ _JIT = {"nogil": True, "cache": True, "fastmath": False, "boundscheck": False}
 
 
 @njit(inline="always")
-def _shift(x: int, s: int) -> int:
-    """x / 2**s rounded half up; x * 2**-s for s <= 0."""
-    if s > 0:
-        return (x + (np.int64(1) << np.int64(s - 1))) >> np.int64(s)
-    return x << np.int64(-s)
-
-
-@njit(inline="always")
-def _clip(x: int, low: int, high: int) -> int:
-    return min(max(x, low), high)
+def _clip(x, low, high):  # type: ignore[no-untyped-def]
+    """Written so that it becomes one min and one max instruction."""
+    x = x if x < high else high
+    return x if x > low else low
 
 
 @njit(**_JIT)
@@ -46,123 +47,142 @@ def rsqrt(v: int, table: np.ndarray) -> tuple[int, int]:
 
 
 @njit(**_JIT)
-def add_residual(x, acc, mantissa, shift, bias):  # type: ignore[no-untyped-def]
-    """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**23."""
+def add_residual(x, acc, factor, bias):  # type: ignore[no-untyped-def]
+    """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**22."""
     b_, t_, d_ = x.shape
-    m = np.int64(mantissa)
-    half = np.int64(1) << np.int64(shift - 1) if shift > 0 else np.int64(0)
     for b in range(b_):
         for t in range(t_):
+            row, xs = acc[b, t], x[b, t]
             for d in range(d_):
-                y = ((np.int64(acc[b, t, d]) * m + half) >> np.int64(shift)) + bias[d]
-                x[b, t, d] = np.int32(_clip(x[b, t, d] + y, -8388608, 8388607))
+                y = np.floor(np.float64(row[d]) * factor + 0.5) + bias[d] + np.float64(xs[d])
+                xs[d] = np.int32(_clip(y, -4194304.0, 4194303.0))
 
 
 @njit(**_JIT)
 def norm_conv(x, history, taps, gain, bias, layer, exponent, table, out):  # type: ignore[no-untyped-def]
     """out (B, T, D) = int8 codes of conv(norm(x)); x int32 unit 2**-12.
 
-    history (B, w - 1, D) int32: normed values of the positions before, updated; taps (w, D) int32
-    unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used if `layer`.
+    history (B, w - 1, D) int32: normed values of the positions before, updated; taps (w, D)
+    unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used if `layer`; float64.
     """
     b_, t_, d_ = x.shape
     w = taps.shape[0]
-    y = np.empty((t_ + max(w - 1, 0), d_), np.int32)
+    past = max(w - 1, 0)
+    y = np.empty((t_ + past, d_), np.float64)
+    centred = np.empty(d_, np.int32)
+    acc = np.empty(d_, np.float64)
+    unit = 2.0 ** (exponent - 24) if w else 2.0 ** (exponent - 12)
     for b in range(b_):
-        for j in range(w - 1):
-            y[j] = history[b, j]
+        for j in range(past):
+            for d in range(d_):
+                y[j, d] = np.float64(history[b, j, d])
         for t in range(t_):
-            row = max(w - 1, 0) + t
-            mean = np.int64(0)
+            xs, ys, os = x[b, t], y[past + t], out[b, t]
             if layer:
+                mean = np.int64(0)
                 for d in range(d_):
-                    mean += x[b, t, d]
+                    mean += xs[d]
                 mean //= d_
+                for d in range(d_):
+                    centred[d] = np.int32(_clip(xs[d] - mean, -4194304, 4194303))
+                xs = centred
             squares = np.int64(0)
             for d in range(d_):
-                c = np.int64(x[b, t, d]) - mean
+                c = np.int64(xs[d])
                 squares += c * c
             r, s = rsqrt(squares // d_ + 1, table)
-            s -= 12
-            half = np.int64(1) << (s - 1)
+            factor = np.float64(r) * 2.0 ** np.float64(12 - s)
             for d in range(d_):
-                y[row, d] = np.int32(((np.int64(x[b, t, d]) - mean) * r + half) >> s)
+                ys[d] = np.floor(np.float64(xs[d]) * factor + 0.5)
             if layer:
                 for d in range(d_):
-                    y[row, d] = np.int32(_shift(np.int64(y[row, d]) * gain[d], 12) + bias[d])
+                    ys[d] = np.floor(ys[d] * gain[d] * (1.0 / 4096.0) + 0.5) + bias[d]
             if w:
-                s = 24 - exponent
-                half = np.int64(1) << (s - 1)
+                tap = taps[0]
                 for d in range(d_):
-                    acc = np.int64(0)
-                    for j in range(w):
-                        acc += np.int64(y[row - j, d]) * taps[j, d]
-                    out[b, t, d] = _clip((acc + half) >> s, -127, 127)
+                    acc[d] = ys[d] * tap[d]
+                for j in range(1, w):
+                    before, tap = y[past + t - j], taps[j]
+                    for d in range(d_):
+                        acc[d] += before[d] * tap[d]
+                for d in range(d_):
+                    os[d] = _clip(np.floor(acc[d] * unit + 0.5), -127.0, 127.0)
             else:
                 for d in range(d_):
-                    out[b, t, d] = _clip(_shift(np.int64(y[row, d]), 12 - exponent), -127, 127)
-        for j in range(w - 1):
-            history[b, j] = y[t_ + j]
+                    os[d] = _clip(np.floor(ys[d] * unit + 0.5), -127.0, 127.0)
+        for j in range(past):
+            for d in range(d_):
+                history[b, j, d] = np.int32(y[t_ + j, d])
+
+
+@njit(**_JIT)
+def _rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
+    """Rotate all head pairs of one position in place; qk (2 D,) float64 unit 2**-(e + 8)."""
+    half = turn.shape[0]
+    for h in range(2 * heads):
+        row = qk[2 * half * h : 2 * half * (h + 1)]
+        for i in range(half):
+            c, s = np.float64(turn[i, 0]), np.float64(turn[i, 1])
+            x0 = row[2 * i] * c - row[2 * i + 1] * s
+            x1 = row[2 * i] * s + row[2 * i + 1] * c
+            row[2 * i] = np.floor(x0 * (1.0 / 4194304.0) + 0.5)
+            row[2 * i + 1] = np.floor(x1 * (1.0 / 4194304.0) + 0.5)
 
 
 @njit(**_JIT)
 def attend(
-    acc, mantissa, shift, bias, rotation, start, heads, keys, values, exps, scale, exponents, out
+    acc, factors, bias, rotation, start, heads, keys, values, exps, scale, exponents, out
 ):  # type: ignore[no-untyped-def]
     """out (B, T, D) = int8 codes of softmax attention over the last W positions.
 
-    acc (B, T, 3 D): product of the qkv matrix. keys, values (B, W, D) int8: ring of the last W
-    positions, slot = position % W, updated. start: position of t = 0. rotation (length, K / 2, 2)
-    int32 or empty. exponents: (qk, v, out). scale = round(2**16 / sqrt(K)). shift: (for q and k at
-    unit 2**-(qk + 8), for v).
+    acc (B, T, 3 D): product of the qkv matrix. factors: (of q and k to unit 2**-(qk + 8), of v).
+    keys, values (B, W, D) int8: ring of the last W positions, slot = position % W, updated.
+    start: position of t = 0. rotation (length, K / 2, 2) int32 or empty. exponents: (qk, v, out).
+    scale = round(2**16 / sqrt(K)).
     """
     b_, t_, d3 = acc.shape
     d_ = d3 // 3
     k_ = d_ // heads
     w = keys.shape[1]
-    m = np.int64(mantissa)
     e_qk, e_v, e_out = exponents
-    s_qk, s_v = shift
     turn = rotation.shape[0] > 0
     n_exps = exps.shape[0]
     s_score = 9 + 2 * e_qk
-    s_out = 40 + e_v - e_out
-    qk = np.empty(2 * d_, np.int64)
-    q = np.empty(d_, np.int32)
+    out_unit = 2.0 ** (e_out - e_v - 40)
+    qk = np.empty(2 * d_, np.float64)
+    q = np.empty(d_, np.int16)
     score = np.empty(w, np.int32)
     total_v = np.empty(k_, np.int32)
     for b in range(b_):
         for t in range(t_):
             pos = start + t
             slot = pos % w
+            row, key, value = acc[b, t], keys[b, slot], values[b, slot]
             for i in range(2 * d_):
-                qk[i] = _clip(
-                    _shift(np.int64(acc[b, t, i]) * m, s_qk) + bias[i], -1048576, 1048575
-                )
+                y = np.floor(np.float64(row[i]) * factors[0] + 0.5) + bias[i]
+                qk[i] = _clip(y, -1048576.0, 1048575.0)
             if turn:
-                for i in range(0, 2 * d_, 2):
-                    c = np.int64(rotation[pos, (i % k_) // 2, 0])
-                    s = np.int64(rotation[pos, (i % k_) // 2, 1])
-                    x0 = qk[i] * c - qk[i + 1] * s
-                    x1 = qk[i] * s + qk[i + 1] * c
-                    qk[i] = _clip((x0 + 2097152) >> 22, -127, 127)
-                    qk[i + 1] = _clip((x1 + 2097152) >> 22, -127, 127)
+                _rotate(qk, rotation[pos], heads)
             else:
                 for i in range(2 * d_):
-                    qk[i] = _clip((qk[i] + 128) >> 8, -127, 127)
+                    qk[i] = np.floor(qk[i] * (1.0 / 256.0) + 0.5)
             for i in range(d_):
-                q[i] = np.int32(qk[i])
-                keys[b, slot, i] = np.int8(qk[d_ + i])
-                v = _shift(np.int64(acc[b, t, 2 * d_ + i]) * m, s_v) + bias[2 * d_ + i]
-                values[b, slot, i] = np.int8(_clip(v, -127, 127))
+                q[i] = np.int16(_clip(qk[i], -127.0, 127.0))
+            kk, vrow, vbias = qk[d_:], row[2 * d_ :], bias[2 * d_ :]
+            for i in range(d_):
+                key[i] = np.int8(_clip(kk[i], -127.0, 127.0))
+            for i in range(d_):
+                y = np.floor(np.float64(vrow[i]) * factors[1] + 0.5) + vbias[i]
+                value[i] = np.int8(_clip(y, -127.0, 127.0))
             seen = min(pos + 1, w)
             for h in range(heads):
-                lo = h * k_
+                qh = q[h * k_ : (h + 1) * k_]
                 best = np.int32(-2147483648)
                 for j in range(seen):
+                    kj = keys[b, j, h * k_ : (h + 1) * k_]
                     dot = np.int32(0)
-                    for i in range(lo, lo + k_):
-                        dot += q[i] * np.int32(keys[b, j, i])
+                    for i in range(k_):
+                        dot += np.int32(qh[i]) * np.int32(kj[i])
                     score[j] = dot
                     best = max(best, dot)
                 total_v[:] = 0
@@ -173,69 +193,74 @@ def attend(
                     if gap < n_exps:
                         p = np.int32(exps[gap])
                         total += p
+                        vj = values[b, j, h * k_ : (h + 1) * k_]
                         for i in range(k_):
-                            total_v[i] += p * np.int32(values[b, j, lo + i])
-                inverse = (np.int64(1) << 40) // total
-                half = np.int64(1) << (s_out - 1)
+                            total_v[i] += p * np.int32(vj[i])
+                # |total_v| <= 127 * total, so the product stays below 2**47.
+                inverse = np.float64((np.int64(1) << 40) // total) * out_unit
+                oh = out[b, t, h * k_ : (h + 1) * k_]
                 for i in range(k_):
-                    y = (np.int64(total_v[i]) * inverse + half) >> s_out
-                    out[b, t, lo + i] = _clip(y, -127, 127)
+                    y = np.floor(np.float64(total_v[i]) * inverse + 0.5)
+                    oh[i] = _clip(y, -127.0, 127.0)
 
 
 @njit(**_JIT)
-def squared_relu(acc, mantissa, shift, bias, exponent, out):  # type: ignore[no-untyped-def]
+def squared_relu(acc, factor, bias, exponent, out):  # type: ignore[no-untyped-def]
     """out (B, T, F) = codes 0..127 of relu(u)^2; u = requantised acc, unit 2**-10."""
     b_, t_, f_ = acc.shape
-    m = np.int64(mantissa)
-    half = np.int64(1) << np.int64(shift - 1) if shift > 0 else np.int64(0)
-    s = 20 - exponent
-    half_s = np.int64(1) << (s - 1)
+    unit = 2.0 ** (exponent - 20)
     for b in range(b_):
         for t in range(t_):
+            row, os = acc[b, t], out[b, t]
             for f in range(f_):
-                u = ((np.int64(acc[b, t, f]) * m + half) >> np.int64(shift)) + bias[f]
-                u = _clip(u, 0, 46340)
-                out[b, t, f] = min((u * u + half_s) >> s, 127)
+                u = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
+                u = _clip(u, 0.0, 46340.0)
+                y = np.floor(u * u * unit + 0.5)
+                os[f] = y if y < 127.0 else 127.0
 
 
 @njit(**_JIT)
-def gelu(acc, mantissa, shift, bias, exponent, table, out):  # type: ignore[no-untyped-def]
+def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
     """out (B, T, F) = int8 codes of gelu(u); u = requantised acc, unit 2**-6, by table."""
     b_, t_, f_ = acc.shape
-    m = np.int64(mantissa)
+    unit = 2.0 ** (exponent - 10)
     for b in range(b_):
         for t in range(t_):
+            row, os = acc[b, t], out[b, t]
             for f in range(f_):
-                u = _clip(_shift(np.int64(acc[b, t, f]) * m, shift) + bias[f], -1048576, 1048575)
+                y = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
+                u = np.int64(_clip(y, -1048576.0, 1048575.0))
                 if u >= 512:
-                    g = u << 4
+                    g = np.float64(u << 4)
                 elif u < -512:
-                    g = np.int64(0)
+                    g = 0.0
                 else:
-                    g = np.int64(table[u + 512])
-                out[b, t, f] = _clip(_shift(g, 10 - exponent), -127, 127)
+                    g = np.float64(table[u + 512])
+                os[f] = _clip(np.floor(g * unit + 0.5), -127.0, 127.0)
 
 
 @njit(**_JIT)
-def logit_gaps(acc, mantissa, shift, bias, last, out):  # type: ignore[no-untyped-def]
+def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
     """out (B, T, 256) uint16 = min(max logit - logit, last), logits in units of 1/64 nat."""
     b_, t_, v_ = acc.shape
-    m = np.int64(mantissa)
-    half = np.int64(1) << np.int64(shift - 1) if shift > 0 else np.int64(0)
-    row = np.empty(v_, np.int64)
+    logits = np.empty(v_, np.float64)
     for b in range(b_):
         for t in range(t_):
-            best = np.int64(-(1 << 62))
+            row, os = acc[b, t], out[b, t]
             for v in range(v_):
-                row[v] = ((np.int64(acc[b, t, v]) * m + half) >> np.int64(shift)) + bias[v]
-                best = max(best, row[v])
+                logits[v] = np.floor(np.float64(row[v]) * factor + 0.5) + bias[v]
+            best = logits[0]
             for v in range(v_):
-                out[b, t, v] = np.uint16(min(best - row[v], last))
+                best = logits[v] if logits[v] > best else best
+            for v in range(v_):
+                gap = best - logits[v]
+                os[v] = np.uint16(np.int32(gap if gap < last else last))
 
 
 @njit(**_JIT)
 def take_counts(gaps, table, t, n, out):  # type: ignore[no-untyped-def]
     """out (n, 256) float64 = table[gaps[:n, t]]: symbol counts at position t of n chunks."""
     for b in range(n):
-        for v in range(gaps.shape[2]):
-            out[b, v] = table[gaps[b, t, v]]
+        row, os = gaps[b, t], out[b]
+        for v in range(row.shape[0]):
+            os[v] = table[row[v]]

@@ -40,7 +40,7 @@ def rsqrt(v: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 
 def add_residual(x: Tensor, acc: Tensor, mantissa: int, shift: int, bias: Tensor) -> Tensor:
     """New residual stream, int64 (B, T, D) unit 2**-12."""
-    return (x + requantise(acc, mantissa, shift, bias)).clamp(-8388608, 8388607)
+    return (x + requantise(acc, mantissa, shift, bias)).clamp(-4194304, 4194303)
 
 
 def norm_conv(
@@ -57,6 +57,7 @@ def norm_conv(
     width = x.shape[-1]
     if layer:
         x = x - x.sum(-1, keepdim=True).div(width, rounding_mode="floor")
+        x = x.clamp(-4194304, 4194303)
     mean_square = (x * x).sum(-1, keepdim=True).div(width, rounding_mode="floor") + 1
     r, s = rsqrt(mean_square, table)
     s = s - 12

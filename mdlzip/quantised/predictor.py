@@ -164,8 +164,7 @@ class Predictor:
             f = attn.first
             kc.attend(
                 acc,
-                f.mantissa,
-                (f.shift, f.shift_v),
+                (f.factor, f.factor_v),
                 f.bias,
                 self.rotation,
                 start,
@@ -178,22 +177,22 @@ class Predictor:
                 out.numpy(),
             )
             s = attn.second
-            kc.add_residual(x, self._apply(s, out), s.mantissa, s.shift, s.bias)
+            kc.add_residual(x, self._apply(s, out), s.factor, s.bias)
             h = self._normed(x, mlp, state.history[2 * i + 1], e[p + "mlp_in"], mlp.first)
             acc = self._apply(mlp.first, h)
             out = self._empty(mlp.second, (b, t, c.d_ff))
             f = mlp.first
             if c.activation == "relu2":
-                kc.squared_relu(acc, f.mantissa, f.shift, f.bias, e[p + "mlp_act"], out.numpy())
+                kc.squared_relu(acc, f.factor, f.bias, e[p + "mlp_act"], out.numpy())
             else:
                 table = tables.gelu_table()
-                kc.gelu(acc, f.mantissa, f.shift, f.bias, e[p + "mlp_act"], table, out.numpy())
+                kc.gelu(acc, f.factor, f.bias, e[p + "mlp_act"], table, out.numpy())
             s = mlp.second
-            kc.add_residual(x, self._apply(s, out), s.mantissa, s.shift, s.bias)
+            kc.add_residual(x, self._apply(s, out), s.factor, s.bias)
         h = self._normed_with(
             x,
             np.zeros((b, 0, c.d_model), np.int32),
-            np.zeros((0, c.d_model), np.int64),
+            np.zeros((0, c.d_model)),
             n.final_gain,
             n.final_bias,
             e["head_in"],
@@ -201,7 +200,7 @@ class Predictor:
         )
         gaps = np.empty((b, t, 256), np.uint16)
         f = n.head
-        kc.logit_gaps(self._apply(f, h), f.mantissa, f.shift, f.bias, self.last_gap, gaps)
+        kc.logit_gaps(self._apply(f, h), f.factor, f.bias, self.last_gap, gaps)
         return gaps
 
     def _empty(self, p: Product, shape: tuple[int, ...]) -> Tensor:

@@ -20,11 +20,11 @@ QK_EXTRA_BITS = 8
 HIDDEN_BITS = {"relu2": 10, "gelu": 6}
 LOGIT_BITS = 6
 COUNT_BITS = 22
-_EMPTY = np.zeros(0, np.int64)
+_EMPTY = np.zeros(0)
 
 
 def fixed(tensor: QuantTensor, bits: int) -> np.ndarray:
-    """The tensor in units of 2**-bits, int64, rounded half up, clamped to 2**30."""
+    """The tensor in units of 2**-bits, whole float64 numbers, rounded half up, clamped to 2**30."""
     value = tensor.codes.astype(np.int64) * tensor.mantissa
     s = tensor.exponent - bits
     if s > 0:
@@ -33,15 +33,15 @@ def fixed(tensor: QuantTensor, bits: int) -> np.ndarray:
         raise ExportRefused("a step is too large")
     else:
         value <<= -s
-    return np.clip(value, -(1 << 30), 1 << 30)
+    return np.clip(value, -(1 << 30), 1 << 30).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Product:
     """A matrix of codes and how its sums become the next unit.
 
-    codes: int8 (out, in). bound: largest |sum| that any int8 input can give. bias: int64 (out,),
-    in the output unit. shift: of acc * mantissa; for qkv the shift of q and k, `shift_v` of v.
+    codes: int8 (out, in). bound: largest |sum| that any int8 input can give. bias: whole float64
+    numbers (out,), in the output unit. shift: of acc * mantissa; for qkv the shift of q and k, `shift_v` of v.
     """
 
     codes: np.ndarray
@@ -50,6 +50,16 @@ class Product:
     shift: int
     bias: np.ndarray
     shift_v: int = 0
+
+    @property
+    def factor(self) -> float:
+        """mantissa * 2**-shift, exact in float64."""
+        return self.mantissa * 2.0**-self.shift
+
+    @property
+    def factor_v(self) -> float:
+        """mantissa * 2**-shift_v, exact in float64."""
+        return self.mantissa * 2.0**-self.shift_v
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,9 @@ def _product(
     bound = int(rows.max(initial=0)) * 127
     shift = tensor.exponent + e_in - bits
     shift_v = tensor.exponent + e_in - (bits if bits_v is None else bits_v)
-    if not (0 <= shift <= 62 and 0 <= shift_v <= 62) or bound * tensor.mantissa >= 1 << 53:
+    if not (0 <= shift <= 62 and 0 <= shift_v <= 62) or bound * tensor.mantissa >= 1 << 51:
         raise ExportRefused(f"{name}: step or sum is outside what the predictor can carry")
-    bias = np.zeros(tensor.codes.shape[0], np.int64)
+    bias = np.zeros(tensor.codes.shape[0])
     if name + "_bias" in net.tensors:
         bias = fixed(net.tensors[name + "_bias"], bits)
         if bits_v is not None:
@@ -163,7 +173,7 @@ def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarra
 
 def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Product) -> Part:
     gain, bias = _norm_vectors(net, p.rsplit(".", 1)[0] + "." + norm)
-    taps = np.zeros((0, net.config.d_model), np.int64)
+    taps = np.zeros((0, net.config.d_model))
     if net.config.conv_width:
         taps = fixed(net.tensors[p + ".conv"], RESIDUAL_BITS)
     # The kernels keep normed values and convolution sums in 32 and 64 bits.

@@ -13,6 +13,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from mdlzip.config import TrainConfig
+
 # Quintic that pulls singular values towards 1 fast; need not converge exactly.
 _NS = (3.4445, -4.7750, 2.0315)
 
@@ -61,3 +63,25 @@ class Muon(torch.optim.Optimizer):
         # Unit spectral norm -> the same root mean square for every shape.
         scale = 0.2 * math.sqrt(max(shape))
         torch._foreach_add_(ps, list(update.unbind(0)), alpha=-lr * scale)
+
+
+def make_optimisers(
+    model: nn.Module, config: TrainConfig
+) -> dict[str, torch.optim.Optimizer]:
+    """Name -> optimiser: "muon" for matrices and "adam" for the rest, or "adam" alone."""
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        hidden = config.optimiser == "muon" and name.rsplit(".", 1)[-1] in _MUON
+        (matrices if hidden else rest).append(p)
+    fused = all(p.device.type in ("cpu", "cuda") for p in rest)
+    out: dict[str, torch.optim.Optimizer] = {
+        "adam": torch.optim.AdamW(
+            rest, lr=config.adam_lr, betas=(0.9, config.beta2), weight_decay=0.0, fused=fused
+        )
+    }
+    if matrices:
+        out["muon"] = Muon(matrices, config.muon_lr, config.momentum)
+    return out
+
+
+_MUON = ("qkv", "out", "up", "down")

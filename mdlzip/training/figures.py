@@ -1,0 +1,41 @@
+"""Code lengths on a sample of chunks: of the float model and of the integer predictor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mdlzip.model.transformer import Transformer
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.training.data import IGNORE, Batches
+
+
+@torch.no_grad()
+def float_nats(model: Transformer, sample: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean nats per byte of the float model, in float32, with whatever rounding it has now."""
+    total, n = 0.0, 0
+    for x, y in sample:
+        logits = model(x).float().flatten(0, 1)
+        loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
+        total += float(loss)
+        n += int((y != IGNORE).sum())
+    return total / max(n, 1)
+
+
+def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> float:
+    """Mean nats per byte under the integer predictor's counts, on the same chunks."""
+    predictor = Predictor(network, batches.chunk_size)
+    chunks = batches.sample(n_chunks)
+    total, n = 0.0, 0
+    for i in range(0, len(chunks), 8):
+        x, y = (z.numpy() for z in batches.gather(chunks[i : i + 8]))
+        gaps = predictor.forward(shifted(x), predictor.new_state(len(x)))
+        counts = predictor.count_table[np.asarray(gaps)]
+        hit = np.take_along_axis(counts, x[..., None], axis=-1)[..., 0]
+        nats = np.log(counts.sum(-1)) - np.log(hit)
+        total += float(nats[y != IGNORE].sum())
+        n += int((y != IGNORE).sum())
+    return total / max(n, 1)

@@ -1,0 +1,205 @@
+"""What to train for this file, device and budget, and what it will cost: decided before it starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mdlzip.chunks import Layout
+from mdlzip.config import Preset, load_preset
+from mdlzip.model.transformer import Transformer
+from mdlzip.training.data import IGNORE, Batches
+from mdlzip.training.optim import make_optimisers
+from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
+
+SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
+DEFAULT_LEVEL = 5
+_MIN_BUDGET_S = 15.0
+# Stored weights may take this share of what the data are expected to come to.
+_LADDER = (("nano", 52_816), ("micro", 82_624), ("tiny", 181_696), ("small", 383_008),
+           ("base", 658_048))
+_GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
+_WEIGHTS_PER_BYTE = 1 / 13
+
+
+class Options(Protocol):
+    """The part of the codec's options that training reads."""
+
+    budget_s: float | None
+    level: int | None
+    preset: str | None
+    config_file: object
+    overrides: tuple[str, ...]
+    device: str
+    threads: int | None
+    seed: int
+    steps: int | None
+    method: str | None
+    metrics: object
+    resume: bool
+    verify: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done. Times in seconds; `steps` is fixed only if the user fixed it."""
+
+    preset: Preset
+    device: str
+    budget_s: float
+    step_s: float
+    coding_s: float
+    overhead_s: float
+    expected_bytes: int
+    steps: int | None
+
+    @property
+    def train_s(self) -> float:
+        """Time left for training steps."""
+        return max(self.budget_s - self.coding_s - self.overhead_s, 0.1 * self.budget_s)
+
+    def sentence(self, total_bytes: int) -> str:
+        """The estimate for people."""
+        n = self.steps or max(1, int(self.train_s / self.step_s))
+        total = self.step_s * n + self.coding_s + self.overhead_s
+        return (
+            f"{self.preset.name} model, about {n} steps on {self.device}; "
+            f"{_duration(total)} in all ({_duration(self.coding_s)} of it coding and checking), "
+            f"expected size very roughly {self.expected_bytes:,} of {total_bytes:,} bytes"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def pick_device(name: str) -> str:
+    """"auto" becomes cuda where there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def budget_seconds(options: Options, total_bytes: int) -> float:
+    """The budget as given, or from the level: seconds per MB, at least 15 s."""
+    if options.budget_s is not None:
+        return options.budget_s
+    rate = SECONDS_PER_MB[options.level or DEFAULT_LEVEL]
+    return max(_MIN_BUDGET_S, rate * total_bytes / 1e6)
+
+
+def choose_preset(options: Options, total_bytes: int, budget_s: float, device: str) -> Preset:
+    """The largest preset whose weights the file pays for and whose training the budget allows."""
+    name = options.preset
+    if name is None:
+        name, ladder = "nano", _LADDER if device == "cpu" else _GPU_LADDER
+        for candidate, weights in ladder:
+            affordable = weights <= total_bytes * _WEIGHTS_PER_BYTE
+            # Multiply-adds of one pass over the file, forward and backward, on two cores.
+            passes = budget_s / (6 * weights * total_bytes / 8e10)
+            if affordable and (device != "cpu" or passes >= 0.5):
+                name = candidate
+    preset = load_preset(name, options.config_file, options.overrides)  # type: ignore[arg-type]
+    if options.method is not None:
+        preset = replace(preset, train=replace(preset.train, method=options.method))
+    return preset
+
+
+def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
+    """Choose the preset, time a training step and the coder on this machine, and estimate."""
+    device = pick_device(options.device)
+    budget = budget_seconds(options, len(data))
+    preset = choose_preset(options, len(data), budget, device)
+    model = Transformer(preset.model, layout.chunk_size).to(device)
+    model.initialise(options.seed)
+    step_s = _time_step(model, preset, data, layout, device)
+    coding_s = _time_coding(model, data, layout, options)
+    weights = sum(p.numel() for p in model.parameters())
+    # A rough law for text-like data; the fallback comparison is what decides in the end.
+    entropy = _order0_bits(data)
+    passes = max(budget - coding_s, 0.1 * budget) / step_s * preset.train.batch_chunks
+    passes /= max(layout.n_chunks, 1)
+    share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
+    expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 3.5 / 8)
+    overhead = 1.0 + min(24.0, 0.04 * budget)
+    return Plan(
+        preset, device, budget, step_s, coding_s, overhead, expected, options.steps
+    )
+
+
+def _order0_bits(data: np.ndarray) -> float:
+    counts = np.bincount(data[: 1 << 20], minlength=256)
+    p = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(p * np.log2(p)).sum()) if len(p) else 0.0
+
+
+def _time_step(
+    model: Transformer, preset: Preset, data: np.ndarray, layout: Layout, device: str
+) -> float:
+    """Seconds of one training step: the least of a few, on throw-away weights."""
+    batches = Batches(data, layout.chunk_size, chunks_per_step(preset, layout.chunk_size), 0)
+    optimisers = make_optimisers(model, preset.train)
+    best = math.inf
+    for i in range(4):
+        began = time.perf_counter()
+        x, y = (z.to(device) for z in batches.batch(i))
+        F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE).backward()
+        for o in optimisers.values():
+            o.step()
+            o.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+        if best > 5.0:
+            break
+    return best
+
+
+def chunks_per_step(preset: Preset, chunk_size: int) -> int:
+    """Chunks in a step: the preset counts them at 512 bytes, other sizes keep the bytes."""
+    return max(1, preset.train.batch_chunks * 512 // chunk_size)
+
+
+def _time_coding(
+    model: Transformer, data: np.ndarray, layout: Layout, options: Options
+) -> float:
+    """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
+    from mdlzip.quantised.groups import DECODE_TILE_CHUNKS, default_threads
+    from mdlzip.quantised.predictor import Predictor, shifted
+
+    device = pick_device(options.device)
+    if device != "cpu":
+        return 10.0 + len(data) / 2e6
+    params = dict(model.named_parameters())
+    batches = Batches(data, layout.chunk_size, 2, 0)
+    x, _ = batches.batch(0)
+    steps = choose_steps(params, 0.5)
+    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0))
+    predictor = Predictor(network, layout.chunk_size)
+    rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        previous = shifted(x.numpy())
+        stepwise = np.repeat(previous[:1, :4], rows, axis=0)
+        for warm in (True, False):  # the first round compiles the kernels
+            began = time.perf_counter()
+            predictor.forward(previous, predictor.new_state(len(previous)))
+            encode = (time.perf_counter() - began) / previous.size
+            state = predictor.new_state(rows)
+            began = time.perf_counter()
+            for t in range(2 if warm else 4):
+                predictor.forward(stepwise[:, t : t + 1], state)
+            decode = (time.perf_counter() - began) / (4 * rows)
+    finally:
+        torch.set_num_threads(before)
+    coder_s = 1.2e-6  # the range coder, both ways
+    work = len(data) * (encode + (decode if options.verify else 0) + 2 * coder_s)
+    return work / default_threads(options.threads) * 1.1

@@ -1,0 +1,153 @@
+"""Quantisation-aware training: the float model sees what the integer predictor will see.
+
+Weights are rounded to codes times a step that is exactly mantissa * 2**-exponent; activations to
+int8 codes times a power of two. Gradients pass straight through the rounding (and stop where a value
+is clipped), so training learns to live with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mdlzip import limits
+from mdlzip.model.transformer import Rounding, Transformer
+from mdlzip.quantised.network import (
+    IntegerNetwork,
+    QuantTensor,
+    activation_sites,
+    is_matrix,
+    tensor_shapes,
+)
+
+_SAMPLES_PER_SITE = 1 << 16
+
+
+def split_step(step: float) -> tuple[int, int]:
+    """The nearest (mantissa, exponent) with 2**15 <= mantissa < 2**16; value mantissa * 2**-exponent."""
+    exponent = 15 - math.floor(math.log2(step))
+    mantissa = min(round(step * 2.0**exponent), limits.MAX_STEP_MANTISSA)
+    return mantissa, exponent
+
+
+def code_limit(name: str, ndim: int) -> int:
+    """Largest |code| of the tensor."""
+    return limits.MAX_MATRIX_CODE if ndim == 2 else limits.MAX_VECTOR_CODE
+
+
+class _RoundWeight(torch.autograd.Function):
+    """sign(w) * floor(|w| / step + 1/2 - deadzone), clipped, times step; straight-through."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
+        return round_codes(w, step, limit, deadzone).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return grads[0], None, None, None
+
+
+def round_codes(w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
+    """Codes of the weights as whole floats; a deadzone leans every level towards zero."""
+    level = (w.abs() / step).add_(0.5 - deadzone).floor_().clamp_(max=limit)
+    return level.copysign_(w)
+
+
+class QatRounding(Rounding):
+    """Rounds weights and activations as the exported network will."""
+
+    def __init__(
+        self, steps: Mapping[str, tuple[int, int]], exponents: Mapping[str, int], deadzone: float
+    ) -> None:
+        self.steps, self.exponents, self.deadzone = dict(steps), dict(exponents), deadzone
+
+    def weight(self, name: str, w: Tensor) -> Tensor:
+        """w rounded to its codes times its step."""
+        mantissa, exponent = self.steps[name]
+        zone = self.deadzone if is_matrix(name) else 0.0
+        step = mantissa * 2.0**-exponent
+        return _RoundWeight.apply(w, step, code_limit(name, w.ndim), zone)  # type: ignore[no-any-return, no-untyped-call]
+
+    def activation(self, site: str, x: Tensor) -> Tensor:
+        """x rounded to int8 codes times 2**-exponent."""
+        unit = 2.0 ** -self.exponents[site]
+        return torch.fake_quantize_per_tensor_affine(x.float(), unit, 0, -127, 127)
+
+
+class _Watch(Rounding):
+    """Collects a sample of the magnitudes seen at every activation site."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def activation(self, site: str, x: Tensor) -> Tensor:
+        flat = x.detach().float().flatten()
+        stride = max(1, flat.numel() // _SAMPLES_PER_SITE)
+        self.seen.setdefault(site, []).append(flat[::stride].abs())
+        return x
+
+
+@torch.no_grad()
+def calibrate(model: Transformer, batches: list[Tensor]) -> dict[str, int]:
+    """Activation site -> the exponent whose rounding and clipping lose the least (mean square)."""
+    watch, before = _Watch(), model.rounding
+    model.rounding = watch
+    try:
+        for symbols in batches:
+            model(symbols)
+    finally:
+        model.rounding = before
+    out = {}
+    for site in activation_sites(model.config):
+        x = torch.cat(watch.seen[site])
+        low = -4 if site.endswith("qk") else limits.MIN_ACTIVATION_EXPONENT
+        errors = {}
+        for e in range(low, limits.MAX_ACTIVATION_EXPONENT + 1):
+            rounded = (x * 2.0**e).round_().clamp_(max=127) * 2.0**-e
+            errors[e] = float((rounded - x).square().mean())
+        out[site] = min(errors, key=lambda e: errors[e])
+    return out
+
+
+@torch.no_grad()
+def choose_steps(
+    params: Mapping[str, nn.Parameter], step_rms: float
+) -> dict[str, tuple[int, int]]:
+    """Tensor name -> (mantissa, exponent) of its step.
+
+    Matrices: `step_rms` root mean squares of their non-zero weights; vectors (biases, gains,
+    convolutions), which are few: the finest step that holds their largest value.
+    """
+    steps = {}
+    for name, p in params.items():
+        limit = code_limit(name, p.ndim)
+        top = float(p.abs().max()) / limit
+        if is_matrix(name):
+            nonzero = max(int(torch.count_nonzero(p)), 1)
+            rms = math.sqrt(float(p.double().square().sum()) / nonzero)
+            # An outlier may be clipped to half its size, a whole tensor must not be coarser for it.
+            step = max(step_rms * rms, top / 2)
+        else:
+            step = top * 1.02
+        steps[name] = split_step(max(step, 2.0**-20))
+    return steps
+
+
+@torch.no_grad()
+def export(model: Transformer, rounding: QatRounding) -> IntegerNetwork:
+    """The integer network that `rounding` has been imitating."""
+    tensors = {}
+    params = dict(model.named_parameters())
+    for name in tensor_shapes(model.config):
+        w = params[name].detach().float().cpu()
+        mantissa, exponent = rounding.steps[name]
+        zone = rounding.deadzone if is_matrix(name) else 0.0
+        step = mantissa * 2.0**-exponent
+        codes = round_codes(w, step, code_limit(name, w.ndim), zone)
+        tensors[name] = QuantTensor(codes.numpy().astype(np.int8), mantissa, exponent)
+    return IntegerNetwork(model.config, tensors, dict(rounding.exponents))
