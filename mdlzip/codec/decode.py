@@ -205,7 +205,10 @@ def unpack(reader: ArchiveReader) -> IntegerNetwork:
     """The network of a learned archive whose reader stands before the weights."""
     from mdlzip.archive.weights import unpack_weights
 
-    return unpack_weights(reader.weights(), reader.config)
+    try:
+        return unpack_weights(reader.weights(), reader.config)
+    except ExportRefused as error:
+        raise CorruptArchive(f"weights section: {error}") from error
 
 
 def fitted(reader: ArchiveReader, machine: Machine) -> Machine:

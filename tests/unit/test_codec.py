@@ -449,6 +449,21 @@ def test_weights_travel_through_safetensors(source: Path, tmp_path: Path) -> Non
     }
 
 
+def test_decoding_works_without_the_training_code(tmp_path: Path) -> None:
+    archive = tmp_path / "a.mdlz"
+    archive.write_bytes(make_archive(tmp_path, "learned"))
+    code = (
+        "import sys\n"
+        "for room in ('training', 'sparsity', 'model'): sys.modules['mdlzip.' + room] = None\n"
+        "import mdlzip; mdlzip.decompress(*sys.argv[1:], device='cpu')"
+    )
+    out = tmp_path / "out"
+    subprocess.run(
+        [sys.executable, "-c", code, archive, out], check=True, cwd=Path(mdlzip.__file__).parents[1]
+    )
+    assert out.read_bytes() == sample("learned")
+
+
 def test_importing_the_package_is_instant() -> None:
     code = (
         "import sys, mdlzip, mdlzip.codec; mdlzip.CompressOptions();"
