@@ -31,12 +31,13 @@ from mdlzip.coding.weight_tables import (
     ETA,
     ETA_SHIFT,
     FINE,
-    LEVEL_SETS,
     LEVEL_VALUES,
     MAGNITUDE_BASES,
+    MAGNITUDE_SET_B,
     MAX_COLUMN_CONTEXT,
     MAX_SEEN,
     N_INPUTS,
+    N_LEVELS,
     N_MAGNITUDE,
     N_NODES,
     N_SIGN,
@@ -174,7 +175,7 @@ def magnitude_contexts(
     row_recent: Int,
     recent: Int,
 ) -> Int:
-    """Fill `k` but for places 0 and 6 for the magnitude at (r, c) of `w`; returns the level.
+    """Fill `k` but for places 0, 6 and 8 for the magnitude at (r, c) of `w`; returns the level.
 
     k: row of `work`; w: codes; old: the like band before; means in 1/256.
     """
@@ -190,12 +191,13 @@ def magnitude_contexts(
     level = t[FINE + min(row_mean * column_mean // (mean + 1), LEVEL_VALUES - 1)]
     corners = 2 * np.int64(up_left > 0) + np.int64(up_right > 0)
     k[1] = (t[SIZE + left] * 7 + t[SIZE + up]) * 4 + corners
-    k[2] = t[FINE + around]
+    k[2] = up
     k[3] = t[COARSE + row_mean] * 32 + t[COARSE + column_mean]
     k[4] = level
+    if far:  # these tensors have no like band before them
+        before, near, known = alike, around, 0
     k[5] = (t[SIZE + before] + known) * 32 + t[COARSE + near]
     k[7] = t[COARSE + row_recent] * 32 + t[COARSE + recent]
-    k[8] = (min(t[COARSE + around], 15) * 8 + t[SIZE + alike]) * 8 + t[SIZE + up]
     k[9] = min(c, MAX_COLUMN_CONTEXT)
     return level
 
@@ -266,6 +268,7 @@ def code_rows(
             )
             k[0] = kind
             k[6] = column_levels[c] * 32 + row_levels[r]
+            k[8] = kind * N_LEVELS + level
             for j in range(N_MAGNITUDE):
                 k[j] = MAGNITUDE_BASES[j] + k[j] * N_NODES
             code = np.int64(0) if decoding else np.int64(w[r + PAD, c + PAD])
@@ -276,8 +279,8 @@ def code_rows(
                 if threshold <= limit:
                     bit = decide(
                         t, slots, weights, work, spent, coder, stream, decoding,
-                        np.int64(abs(code) >= threshold), t[TREE + 3 * N_NODES + node], node, node,
-                        LEVEL_SETS + level, MAGNITUDE_COST if node else ZERO_COST,
+                        np.int64(abs(code) >= threshold), N_MAGNITUDE, node, node,
+                        MAGNITUDE_SET_B + kind, MAGNITUDE_COST if node else ZERO_COST,
                     )  # fmt: skip
                 node = t[TREE + (1 + bit) * N_NODES + node]
             magnitude = -1 - node

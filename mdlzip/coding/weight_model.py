@@ -34,10 +34,11 @@ class Axes:
 
     def levels(self, axis: str, size: int) -> np.ndarray:
         """Levels 0..31 of the first `size` places of `axis`; zeros where nothing is known."""
-        if axis not in self._sums:
-            return np.zeros(size, dtype=np.int64)
-        mean = self._sums[axis][:size] // self._counts[axis]
-        return tables()[COARSE + np.minimum(mean, LEVEL_VALUES - 1)].astype(np.int64)
+        levels = np.zeros(size, dtype=np.int64)
+        if axis in self._sums:
+            mean = self._sums[axis][:size] // self._counts[axis]
+            levels[: mean.size] = tables()[COARSE + np.minimum(mean, LEVEL_VALUES - 1)]
+        return levels
 
     def add(self, axis: str, sums: np.ndarray) -> None:
         """Take in the magnitude sums (int64) of a band along `axis`."""

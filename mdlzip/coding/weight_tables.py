@@ -17,11 +17,10 @@ from mdlzip.coding.binary_coder import (
 )
 
 MAX_MAGNITUDE = 127
-N_MANTISSA = 5  # predictors of a decision inside an exp-Golomb class
 UNARY_MAGNITUDES = 2  # magnitudes 0 and 1 have a decision each; above, exp-Golomb classes
 
 # Context values of each predictor; the numbers of slots per decision node.
-MAGNITUDE_CONTEXTS = (12, 196, 64, 1024, 64, 256, 1024, 1024, 1024, 4096)
+MAGNITUDE_CONTEXTS = (12, 196, 128, 1024, 64, 256, 1024, 1024, 768, 4096)
 SIGN_CONTEXTS = (12, 81, 24, 32, 32, 9, 24)
 N_MAGNITUDE = len(MAGNITUDE_CONTEXTS)
 N_SIGN = len(SIGN_CONTEXTS)
@@ -51,13 +50,13 @@ MAX_SEEN = 4095
 
 
 def magnitude_tree() -> np.ndarray:
-    """Decision nodes for magnitudes 0..127, int64 [4, N_NODES]; node 0 asks "is it zero".
+    """Decision nodes for magnitudes 0..127, int64 [3, N_NODES]; node 0 asks "is it zero".
 
     Row 0: threshold t, the decision is `magnitude >= t`. Rows 1 and 2: the next node for no and
-    yes, or -1 - magnitude. Row 3: how many contexts predict it. Nodes are numbered in the order of
-    depth-first descent, no before yes.
+    yes, or -1 - magnitude. Nodes are numbered in the order of depth-first descent, no
+    before yes.
     """
-    tree = np.zeros((4, N_NODES), dtype=np.int64)
+    tree = np.zeros((3, N_NODES), dtype=np.int64)
     used = 0
 
     def build(low: int, high: int, open_ended: bool) -> int:
@@ -72,7 +71,6 @@ def magnitude_tree() -> np.ndarray:
         else:
             threshold, open_ended = (low + high + 1) // 2, False
         tree[0, node] = threshold
-        tree[3, node] = N_MAGNITUDE if open_ended else N_MANTISSA
         tree[1, node] = build(low, threshold - 1, False)
         tree[2, node] = build(threshold, high, open_ended)
         return node
@@ -107,7 +105,7 @@ COARSE = ETA + MAX_SEEN + 1  # value below 2**15 -> level, 2 per octave
 FINE = COARSE + LEVEL_VALUES  # the same, 4 per octave
 SIZE = FINE + LEVEL_VALUES  # magnitude -> 0..6
 TREE = SIZE + MAX_MAGNITUDE + 1  # the rows of `magnitude_tree`
-TABLE_WORDS = TREE + 4 * N_NODES
+TABLE_WORDS = TREE + 3 * N_NODES
 
 
 @cache
@@ -150,18 +148,19 @@ MAGNITUDE_BASES = tuple(sum(MAGNITUDE_CONTEXTS[:i]) * N_NODES for i in range(N_M
 _SIGN_START = sum(MAGNITUDE_CONTEXTS) * N_NODES
 SIGN_BASES = tuple(_SIGN_START + sum(SIGN_CONTEXTS[:i]) for i in range(N_SIGN))
 
-# Sets of mixing weights. Each decision adds two: by decision node or kind, and by level or kind.
+# Sets of mixing weights. Each decision adds two: one of its node (or its kind, for a sign) and one
+# of its kind.
 SIGN_SET_A = N_NODES
-LEVEL_SETS = SIGN_SET_A + N_KINDS
-SIGN_SET_B = LEVEL_SETS + N_LEVELS
+MAGNITUDE_SET_B = SIGN_SET_A + N_KINDS
+SIGN_SET_B = MAGNITUDE_SET_B + N_KINDS
 N_SETS = SIGN_SET_B + N_KINDS
 
 
 def new_state() -> State:
     """State before the first cell: even slots, equal weights."""
     weights = np.zeros((N_SETS, N_INPUTS + 1), dtype=np.int64)
-    inputs = np.append(tables()[TREE + 3 * N_NODES : TREE + 4 * N_NODES], [N_SIGN] * N_KINDS)
-    weights[:LEVEL_SETS, :N_INPUTS] = (FIRST_WEIGHT // np.maximum(inputs, 1))[:, None]
+    weights[:SIGN_SET_A, :N_INPUTS] = FIRST_WEIGHT // N_MAGNITUDE
+    weights[SIGN_SET_A:MAGNITUDE_SET_B, :N_INPUTS] = FIRST_WEIGHT // N_SIGN
     return State(
         slots=np.full(_SIGN_START + sum(SIGN_CONTEXTS), FRESH_SLOT, dtype=np.uint32),
         weights=weights,
