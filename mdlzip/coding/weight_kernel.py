@@ -7,7 +7,7 @@ probabilities are clamped; a sum that leaves 64 bits would wrap, the same way ev
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from mdlzip.coding.weight_tables import (
     N_NODES,
     N_SIGN,
     PACE,
+    PAD,
     SIGN_BASES,
     SIGN_SET_A,
     SIGN_SET_B,
@@ -53,6 +54,7 @@ from mdlzip.coding.weight_tables import (
     TREE,
     TRUST,
     WEIGHT_BITS,
+    Band,
     State,
 )
 
@@ -62,31 +64,7 @@ Int: TypeAlias = Any  # int64 in compiled code
 ZERO_COST, MAGNITUDE_COST, SIGN_COST = range(3)  # fields of State.spent
 CONTEXT, USED, INPUT = range(3)  # rows of State.work
 COLUMN_MAGNITUDE, COLUMN_SIGNED, COLUMN_RECENT = range(3)
-PAD = 2  # zeros above and to the left of a band; one row or column is enough on the other sides
 _HALF_STEP = 1 << (ETA_SHIFT - 1)
-
-
-class Band(NamedTuple):
-    """Rows of one tensor that are coded together, and what is known of them.
-
-    codes: int8 [PAD + rows + 1, PAD + columns + 1], read or filled, zeros around;
-    previous: the same of the like band of an earlier layer, or zeros and `known` 0 instead of 1;
-    row_levels, column_levels: int64, 0..31, the weight of each row and column in earlier bands
-    (0: unknown); columns: int64 [columns, 3], running sums;
-    totals: int64 [2], magnitude sum and number of cells so far; kind: 0..11;
-    limit: largest magnitude; far: rows back to a row that may be alike (0: none).
-    """
-
-    codes: Array
-    previous: Array
-    row_levels: Array
-    column_levels: Array
-    columns: Array
-    totals: Array
-    known: int
-    kind: int
-    limit: int
-    far: int
 
 
 @jit

@@ -16,9 +16,9 @@ from mdlzip.coding.binary_coder import (
     new_decoder,
     new_encoder,
 )
-from mdlzip.coding.weight_kernel import PAD, Band, code_rows
+from mdlzip.coding.weight_kernel import code_rows
 from mdlzip.coding.weight_plan import BandPlan, band_plans, code_limit
-from mdlzip.coding.weight_tables import COARSE, LEVEL_VALUES, new_state, tables
+from mdlzip.coding.weight_tables import COARSE, LEVEL_VALUES, PAD, Band, new_state, tables
 
 AVERAGE = 64  # a row or column of average weight on its axis
 BLOCK_CELLS = 1 << 15

@@ -130,6 +130,32 @@ def tables() -> np.ndarray:
     return table
 
 
+PAD = 2  # zeros above and to the left of a band; one row or column is enough on the other sides
+
+
+class Band(NamedTuple):
+    """Rows of one tensor that are coded together, and what is known of them.
+
+    codes: int8 [PAD + rows + 1, PAD + columns + 1], read or filled, zeros around;
+    previous: the same of the like band of an earlier layer, or zeros and `known` 0 instead of 1;
+    row_levels, column_levels: int64, 0..31, the weight of each row and column in earlier bands
+    (0: unknown); columns: int64 [columns, 3], running sums;
+    totals: int64 [2], magnitude sum and number of cells so far; kind: 0..11;
+    limit: largest magnitude; far: rows back to a row that may be alike (0: none).
+    """
+
+    codes: np.ndarray
+    previous: np.ndarray
+    row_levels: np.ndarray
+    column_levels: np.ndarray
+    columns: np.ndarray
+    totals: np.ndarray
+    known: int
+    kind: int
+    limit: int
+    far: int
+
+
 class State(NamedTuple):
     """Everything that adapts, and scratch; the same in encoder and decoder. All but slots int64.
 
