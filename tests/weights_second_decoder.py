@@ -1,6 +1,6 @@
 """A second decoder of the coded weights stream, written from docs/format.md in plain Python.
 
-It shares no code with mdlzip and is slow (some 30,000 decisions a second). Names follow the page.
+It shares no code with mdlzip and is slow (some 40,000 decisions a second). Names follow the page.
 """
 
 from __future__ import annotations
