@@ -225,7 +225,7 @@ def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
 
 def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
     """Bytes that decoding will need at its peak with `threads` (None: one per core)."""
-    from mdlzip.quantised.groups import decode_memory_bytes
+    from mdlzip.quantised.memory import decode_memory_bytes
 
     threads = threads or os.cpu_count() or 1
     return int(decode_memory_bytes(reader.config, reader.layout, threads))

@@ -20,29 +20,14 @@ import torch
 
 from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
-from mdlzip.config import ModelConfig
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
 from mdlzip.quantised.network import START_SYMBOL, IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.quantised.prepared import window_of
 
 A = TypeVar("A")
 R = TypeVar("R")
 ENCODE_TILE_BYTES = 4096  # positions of one forward call; keeps the activations near the L2 cache
-DECODE_TILE_CHUNKS = 512
 _CUDA_TILE_CHUNKS = 8192
-
-
-def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -> int:
-    """Predicted memory of decoding: caches, activations, counts and weights of all threads."""
-    d = config.d_model
-    chunks = max(DECODE_TILE_CHUNKS, layout.group_chunks)
-    window = window_of(config, layout.chunk_size)
-    cache = config.n_layers * (2 * window * d + 8 * d * max(config.conv_width - 1, 0))
-    activations = 4 * (12 * d + 4 * config.d_ff) + 256 * 14
-    weights = 4 * (config.n_layers * (4 * d * d + 2 * d * config.d_ff) + 2 * 257 * d)
-    tables = layout.chunk_size * d * 4
-    tile = chunks * (cache + activations + layout.chunk_size)
-    return (threads + 1) * (tile + weights) + tables + (150 << 20)
 
 
 @contextmanager

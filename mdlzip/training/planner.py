@@ -171,7 +171,8 @@ def _time_coding(
     model: Transformer, data: np.ndarray, layout: Layout, options: Options
 ) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
-    from mdlzip.quantised.groups import DECODE_TILE_CHUNKS, default_threads
+    from mdlzip.quantised.groups import default_threads
+    from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
     from mdlzip.quantised.predictor import Predictor, shifted
 
     device = pick_device(options.device)

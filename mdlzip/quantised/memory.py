@@ -1,0 +1,23 @@
+"""Memory of decoding, predicted from the configuration alone (no torch, no tensors)."""
+
+from __future__ import annotations
+
+from mdlzip.chunks import Layout
+from mdlzip.config import ModelConfig
+from mdlzip.quantised.prepared import window_of
+
+DECODE_TILE_CHUNKS = 512
+_PROGRAM_BYTES = 150 << 20
+
+
+def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -> int:
+    """Predicted peak in bytes: caches, activations, counts and weights of all threads."""
+    d = config.d_model
+    chunks = max(DECODE_TILE_CHUNKS, layout.group_chunks)
+    window = window_of(config, layout.chunk_size)
+    cache = config.n_layers * (2 * window * d + 8 * d * max(config.conv_width - 1, 0))
+    activations = 4 * (12 * d + 4 * config.d_ff) + 256 * 14
+    weights = 4 * (config.n_layers * (4 * d * d + 2 * d * config.d_ff) + 2 * 257 * d)
+    tables = layout.chunk_size * d * 4
+    tile = chunks * (cache + activations + layout.chunk_size)
+    return (threads + 1) * (tile + weights) + tables + _PROGRAM_BYTES

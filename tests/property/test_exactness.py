@@ -1,0 +1,194 @@
+"""Section "exact prediction" of the design: one digest whatever the threads, batch, carrier or ISA."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdlzip.chunks import Layout
+from mdlzip.config import ModelConfig
+from mdlzip.errors import ExportRefused
+from mdlzip.quantised import selftest
+from mdlzip.quantised.groups import decode_groups, encode_groups
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
+from mdlzip.quantised.predictor import Predictor, shifted
+
+OURS, PAPER = selftest.CONFIGS
+MORE = (
+    ModelConfig(d_model=24, n_layers=1, n_heads=3, d_ff=40, window=5, conv_width=2),
+    ModelConfig(d_model=16, n_layers=1, d_ff=24, window=0, conv_width=4, activation="gelu"),
+    ModelConfig(
+        d_model=16, n_layers=2, n_heads=2, d_ff=24, window=7, norm="layer", biases=True,
+        positions="sinusoidal", activation="relu2",
+    ),
+)  # fmt: skip
+ALL = (OURS, PAPER, *MORE)
+CHUNK = 96
+
+
+def symbols(batch: int, length: int = CHUNK, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (batch, length), dtype=np.uint8)
+
+
+def gaps(predictor: Predictor, data: np.ndarray, per_call: int) -> np.ndarray:
+    previous, state = shifted(data), predictor.new_state(len(data))
+    parts = [
+        np.asarray(predictor.forward(previous[:, t : t + per_call], state)).astype(np.int64)
+        for t in range(0, data.shape[1], per_call)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.fixture(params=ALL, ids=lambda c: f"{c.norm}-{c.activation}-{c.positions}-w{c.window}")
+def network(request: pytest.FixtureRequest) -> IntegerNetwork:
+    return selftest.random_network(request.param)
+
+
+def test_the_networks_under_test_say_something(network: IntegerNetwork) -> None:
+    found = gaps(Predictor(network, CHUNK), symbols(4), CHUNK)
+    assert found.std() > 5, "flat predictions would make every other test here vacuous"
+    assert len(np.unique(found[:, 1:], axis=1)) > 1
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch"])
+@pytest.mark.parametrize("carrier", ["int8", "float32", "float64", "int64"])
+def test_carriers_and_kernels_agree(network: IntegerNetwork, carrier: str, kernels: str) -> None:
+    data = symbols(3)
+    reference = gaps(Predictor(network, CHUNK), data, CHUNK)
+    found = gaps(Predictor(network, CHUNK, carrier=carrier, kernels=kernels), data, CHUNK)
+    assert np.array_equal(found, reference)
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch"])
+@pytest.mark.parametrize("per_call", [1, 5, 64])
+def test_stepwise_is_parallel(network: IntegerNetwork, kernels: str, per_call: int) -> None:
+    data, predictor = symbols(2), Predictor(network, CHUNK, kernels=kernels)
+    assert np.array_equal(gaps(predictor, data, per_call), gaps(predictor, data, CHUNK))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 512])
+def test_batch_shape_changes_nothing(network: IntegerNetwork, batch: int) -> None:
+    data = symbols(512, 24)
+    predictor = Predictor(network, 24)
+    rows = [gaps(predictor, data[i : i + batch], 24) for i in range(0, 512, batch)]
+    assert np.array_equal(np.concatenate(rows), gaps(predictor, data, 24))
+
+
+def test_threads_change_no_byte(network: IntegerNetwork) -> None:
+    data = symbols(1, 5000)[0]
+    layout = Layout(len(data), CHUNK, 8)
+    one = list(encode_groups(network, data, layout, threads=1))
+    two = list(encode_groups(network, data, layout, threads=2))
+    assert one == two
+    for threads in (1, 2):
+        decoded = decode_groups(network, layout, enumerate(one), threads=threads)
+        assert b"".join(block for _, block in decoded) == data.tobytes()
+
+
+def test_intra_op_threads_change_nothing(network: IntegerNetwork) -> None:
+    data, found = symbols(64, 32), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(gaps(Predictor(network, 32), data, 32))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"ATEN_CPU_CAPABILITY": "default"},
+        {"ATEN_CPU_CAPABILITY": "avx2"},
+        {"ATEN_CPU_CAPABILITY": "avx512"},
+        {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+        {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": "{tmp}"},
+    ],
+    ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items() if k != "NUMBA_CACHE_DIR"),
+)
+def test_instruction_sets_agree(settings_: dict[str, str], tmp_path: object) -> None:
+    code = "from mdlzip.quantised.selftest import self_test; print(self_test())"
+    environment = os.environ | {k: v.format(tmp=tmp_path) for k, v in settings_.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == selftest.EXPECTED, done.stderr
+
+
+def test_self_test_digest() -> None:
+    assert selftest.self_test() == selftest.EXPECTED
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees(network: IntegerNetwork) -> None:
+    data = symbols(64)
+    reference = gaps(Predictor(network, CHUNK), data, CHUNK)
+    assert np.array_equal(gaps(Predictor(network, CHUNK, device="cuda"), data, CHUNK), reference)
+    assert selftest.self_test("cuda") == selftest.EXPECTED
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**20), exponent=st.integers(-3, 10), scale=st.integers(-4, 4),
+    batch=st.integers(1, 5), per_call=st.integers(1, 30), config=st.sampled_from(ALL),
+)  # fmt: skip
+def test_twins_agree_on_odd_networks(
+    seed: int, exponent: int, scale: int, batch: int, per_call: int, config: ModelConfig
+) -> None:
+    """Saturated, tiny and lopsided networks: the fused kernels and int64 never part."""
+    base = selftest.random_network(config, seed)
+    tensors = {
+        n: QuantTensor(t.codes, t.mantissa, t.exponent - scale * (n != "embedding"))
+        for n, t in base.tensors.items()
+    }
+    net = replace(base, tensors=tensors, exponents=dict.fromkeys(base.exponents, exponent))
+    data = symbols(batch, 30, seed)
+    try:
+        fused = gaps(Predictor(net, 30), data, per_call)
+    except ExportRefused:
+        return  # a bound was broken and noticed
+    plain = gaps(Predictor(net, 30, kernels="torch", carrier="int64"), data, 30)
+    assert np.array_equal(fused, plain)
+
+
+def test_a_carrier_that_cannot_hold_the_sums_is_refused() -> None:
+    config = ModelConfig(d_model=32, n_layers=1, d_ff=4096, window=8, conv_width=0)
+    net = selftest.random_network(config)
+    down = net.tensors["blocks.0.mlp.down"]
+    full = QuantTensor(np.full_like(down.codes, 63), down.mantissa, down.exponent)
+    net = replace(net, tensors={**net.tensors, "blocks.0.mlp.down": full})
+    with pytest.raises(ExportRefused, match="not exact in float32"):
+        Predictor(net, 8, carrier="float32")
+    wide = gaps(Predictor(net, 8), symbols(2, 8), 8)  # picks float64 by itself
+    assert np.array_equal(wide, gaps(Predictor(net, 8, carrier="int64"), symbols(2, 8), 8))
+
+
+def test_chunks_do_not_see_each_other(network: IntegerNetwork) -> None:
+    data = symbols(3, 24)
+    predictor = Predictor(network, 24)
+    alone = gaps(predictor, data[1:2], 24)
+    data[0], data[2] = 0, 255
+    assert np.array_equal(gaps(predictor, data, 24)[1:2], alone)
+
+
+def test_the_future_is_not_seen(network: IntegerNetwork) -> None:
+    data = symbols(1, 40)
+    predictor = Predictor(network, 40)
+    before = gaps(predictor, data, 40)
+    data[0, 20] ^= 0xFF
+    after = gaps(predictor, data, 40)
+    assert np.array_equal(before[:, :21], after[:, :21])
+    assert not np.array_equal(before[:, 21:], after[:, 21:])
