@@ -102,6 +102,8 @@ class Predictor:
         carrier = self.carrier
         if carrier == "auto":
             carrier = "float32" if p.bound < CARRIER_BOUND["float32"] else "float64"
+            if self.fused and torch.cpu._is_vnni_supported():
+                carrier = "int8"  # several times faster where the CPU has dot products of int8
         if p.bound >= CARRIER_BOUND[carrier]:
             raise ExportRefused(f"a sum of {p.bound} is not exact in {carrier}")
         codes = torch.from_numpy(np.ascontiguousarray(p.codes))

@@ -1,0 +1,150 @@
+"""Training on real text of the repository: it learns, prunes, quantises, resumes to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mdlzip.chunks import Layout
+from mdlzip.codec.options import CompressOptions
+from mdlzip.config import ModelConfig, TrainConfig, load_preset
+from mdlzip.errors import Interrupted, UsageError
+from mdlzip.model.transformer import Transformer
+from mdlzip.training import checkpoint, qat
+from mdlzip.training.data import IGNORE, Batches, symbols_present
+from mdlzip.training.optim import make_optimisers, orthogonalise
+from mdlzip.training.run import TrainResult, train
+from tests.conftest import ROOT
+
+TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
+LAYOUT = Layout(len(TEXT), 64, 16)
+OPTIONS = CompressOptions(
+    preset="nano", steps=40, chunk_size=64, device="cpu", threads=1,
+    overrides=("model.d_model=16", "model.d_ff=32", "train.alpha=0.02"),
+)  # fmt: skip
+
+
+def run(folder: Path, options: CompressOptions = OPTIONS, stop: Any = lambda: False) -> TrainResult:
+    return train(
+        TEXT, LAYOUT, options, work_dir=folder, on_progress=lambda *a: None, should_stop=stop
+    )
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return run(tmp_path_factory.mktemp("run"))
+
+
+def codes(result: TrainResult) -> bytes:
+    return b"".join(t.codes.tobytes() for t in result.network.tensors.values())
+
+
+def test_it_learns_and_the_integers_keep_it(result: TrainResult) -> None:
+    f = result.figures
+    assert f["integer_bits_per_byte"] < 6.0
+    assert abs(f["integer_bits_per_byte"] / f["qat_bits_per_byte"] - 1) < 0.005
+    assert f["steps"] == 40
+
+
+def test_absent_symbols_cost_nothing(result: TrainResult) -> None:
+    absent = ~symbols_present(TEXT)
+    assert absent.sum() > 100
+    assert not result.network.tensors["embedding"].codes[:256][absent].any()
+    assert not result.network.tensors["head"].codes[absent].any()
+
+
+def test_the_same_seed_gives_the_same_network(result: TrainResult, tmp_path: Path) -> None:
+    assert codes(run(tmp_path)) == codes(result)
+    assert codes(run(tmp_path / "other", replace(OPTIONS, seed=1))) != codes(result)
+
+
+@pytest.mark.parametrize("at", [3, 29, 34])  # training, fine-tuning, quantising
+def test_resumed_to_the_bit(result: TrainResult, tmp_path: Path, at: int) -> None:
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted, match="--resume"):
+        run(tmp_path, stop=lambda: next(calls) == at)
+    assert codes(run(tmp_path, replace(OPTIONS, resume=True))) == codes(result)
+
+
+def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
+    model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16), 64)
+    tensors = checkpoint.collect(model, {})
+    for step in (1, 2):
+        checkpoint.save(tmp_path, checkpoint.Progress("f", step=step), tensors, {"a": step})
+    newest = tmp_path / "step-00000002" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    found = checkpoint.load(tmp_path, "f")
+    assert found is not None and found[0].step == 1 and found[2] == {"a": 1}
+    assert checkpoint.load(tmp_path, "another run") is None
+
+
+def test_budget_is_kept(tmp_path: Path) -> None:
+    import time
+
+    options = replace(OPTIONS, steps=None, budget_s=12.0)
+    run(tmp_path)  # compiles the kernels
+    began = time.monotonic()
+    run(tmp_path / "b", options)
+    assert 5.0 < time.monotonic() - began < 12.0 * 1.1 + 1.0  # coding comes on top of training
+
+
+def test_batches_cover_the_corpus_once_an_epoch() -> None:
+    batches = Batches(TEXT, 64, 4, seed=0)
+    seen: list[bytes] = []
+    for step in range(batches.n_chunks // 4):
+        symbols, targets = batches.batch(step)
+        assert symbols.shape == (4, 64)
+        seen += [bytes(x[y != IGNORE].tolist()) for x, y in zip(symbols, targets, strict=True)]
+    assert len(set(seen)) >= len(seen) - 2
+    assert sum(map(len, seen)) >= len(TEXT) - 4 * 64
+
+
+def test_a_corpus_shorter_than_a_chunk(tmp_path: Path) -> None:
+    tiny = TEXT[:10]
+    done = train(
+        tiny, Layout(10, 64, 16), replace(OPTIONS, steps=2), work_dir=tmp_path,
+        on_progress=lambda *a: None, should_stop=lambda: False,
+    )  # fmt: skip
+    assert done.network.n_weights > 0
+
+
+def test_orthogonalise() -> None:
+    g = torch.randn(2, 24, 8, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonalise(g))
+    assert singular.min() > 0.5 and singular.max() < 1.4
+
+
+def test_optimisers_share_the_parameters_out() -> None:
+    model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16), 64)
+    both = make_optimisers(model, TrainConfig())
+    counted = [p for o in both.values() for g in o.param_groups for p in g["params"]]
+    assert len(counted) == len(list(model.parameters())) == len({id(p) for p in counted})
+    assert set(make_optimisers(model, TrainConfig(optimiser="adamw"))) == {"adam"}
+
+
+def test_rounding_of_weights() -> None:
+    w = torch.tensor([-1.26, -0.31, 0.0, 0.29, 0.31, 0.74, 40.0], requires_grad=True)
+    rounded = qat.QatRounding({"head": (32768, 16)}, {}, 0.1).weight("head", w)  # step 1/2
+    assert rounded.tolist() == [-1.0, -0.5, 0.0, 0.0, 0.5, 0.5, 40.0]
+    rounded.sum().backward()
+    assert w.grad is not None and w.grad.tolist() == [1.0] * 7
+
+
+@pytest.mark.parametrize("step", [1e-5, 0.013, 0.5, 3.7])
+def test_split_step(step: float) -> None:
+    mantissa, exponent = qat.split_step(step)
+    assert 2**15 <= mantissa < 2**16
+    assert mantissa * 2.0**-exponent == pytest.approx(step, rel=2**-15)
+
+
+def test_overrides_are_checked() -> None:
+    with pytest.raises(UsageError, match=r"unknown key train\.aplha"):
+        load_preset("nano", overrides=("train.aplha=1",))
+    with pytest.raises(UsageError, match="unknown preset"):
+        load_preset("nope")
+    assert load_preset("nano", overrides=("train.alpha=1",)).train.alpha == 1.0
