@@ -83,8 +83,8 @@ class TrainConfig:
 
     batch_chunks: int = 8
     optimiser: str = "muon"
-    muon_lr: float = 0.02
-    adam_lr: float = 0.003
+    muon_lr: float = 0.006
+    adam_lr: float = 0.03
     beta2: float = 0.95
     momentum: float = 0.95
     clip: float = 0.0
@@ -146,9 +146,7 @@ def merge(base: T, table: dict[str, Any], where: str) -> T:
     known = {f.name: type(getattr(base, f.name)) for f in fields(base)}  # type: ignore[arg-type]
     unknown = sorted(table.keys() - known.keys())
     if unknown:
-        raise UsageError(
-            f"unknown key {where}.{unknown[0]}; known are {', '.join(sorted(known))}"
-        )
+        raise UsageError(f"unknown key {where}.{unknown[0]}; known are {', '.join(sorted(known))}")
     clean = {}
     for key, value in table.items():
         kind = known[key]
@@ -190,6 +188,7 @@ def load_preset(
     preset = _lay_over(Preset(name, ModelConfig(), TrainConfig()), _read_toml(path), path.name)
     if config_file is not None:
         preset = _lay_over(preset, _read_toml(config_file), str(config_file))
+    together: dict[str, Any] = {}  # applied at once: a rule may hold between two of them
     for text in overrides:
         key, equals, value = text.partition("=")
         section, dot, field_name = key.strip().partition(".")
@@ -199,5 +198,5 @@ def load_preset(
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             parsed = value.strip()
-        preset = _lay_over(preset, {section.strip(): {field_name: parsed}}, "--set")
-    return preset
+        together.setdefault(section.strip(), {})[field_name.strip()] = parsed
+    return _lay_over(preset, together, "--set")

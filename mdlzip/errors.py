@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MdlzipError(Exception):
-    """Base of all expected failures; the command line prints the message and exits with the code."""
+    """Base of all expected failures; the command line prints it and exits with its code."""
 
     exit_code: int = 1
 

@@ -14,7 +14,9 @@ MAX_HEADS = 256
 MAX_D_FF = 4 * MAX_D_MODEL
 MAX_CONV_WIDTH = 8
 
-MAX_MATRIX_CODE = 63  # int8 kernels without VNNI add two u8 x s8 products in 16 bits: 255*2*63 < 2**15
+MAX_MATRIX_CODE = (
+    63  # int8 kernels without VNNI add two u8 x s8 products in 16 bits: 255*2*63 < 2**15
+)
 MAX_VECTOR_CODE = 127
 MAX_STEP_MANTISSA = 0xFFFF
 MAX_STEP_EXPONENT = 40
@@ -23,7 +25,9 @@ MAX_ACTIVATION_EXPONENT = 12
 
 DEFAULT_MEMORY_BYTES = 2 << 30
 
-READ_BLOCK_BYTES = 1 << 20  # nothing is allocated by a declared length; input is read in such blocks
+READ_BLOCK_BYTES = (
+    1 << 20
+)  # nothing is allocated by a declared length; input is read in such blocks
 MAX_OPTIONAL_SECTION_BYTES = 1 << 24
 MAX_EXPANSION = 1 << 15  # no zstd or LZMA2 stream yields more bytes than this per byte of its own
 EXPANSION_SLACK = 1 << 17  # one zstd block

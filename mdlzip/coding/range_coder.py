@@ -46,6 +46,6 @@ class Decoder:
     def decode(self, counts: np.ndarray) -> np.ndarray:
         """Next n symbols (n,) int32 under counts (n, 256) float64."""
         try:
-            return self._coder.decode(_MODEL, counts)  # type: ignore[no-any-return]
+            return self._coder.decode(_MODEL, counts)
         except (AssertionError, ValueError) as error:
             raise CorruptArchive(f"coded group: {error}") from None

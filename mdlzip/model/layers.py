@@ -36,7 +36,7 @@ class _RmsNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor) -> Tensor:
     """x (..., D) scaled to a root mean square of 1 over D; float32 out."""
-    return _RmsNorm.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return _RmsNorm.apply(x)
 
 
 class LayerNorm(nn.Module):
@@ -85,7 +85,7 @@ class _CausalConv(torch.autograd.Function):
 
 def fast_causal_conv(x: Tensor, taps: Tensor) -> Tensor:
     """Same value as `causal_conv`."""
-    return _CausalConv.apply(x, taps)  # type: ignore[no-any-return, no-untyped-call]
+    return _CausalConv.apply(x, taps)
 
 
 def rotary_table(length: int, head_width: int) -> Tensor:
@@ -122,7 +122,8 @@ def band_mask(length: int, window: int) -> Tensor:
 def banded_attention(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor) -> Tensor:
     """Softmax attention in which position t sees t - window + 1 .. t.
 
-    q, k, v: (B, T, H, K), T a multiple of window; mask: additive (N, W, 2 W). Returns the same shape.
+    q, k, v: (B, T, H, K), T a multiple of window; mask: additive (N, W, 2 W). Returns
+    the shape of q.
     Work is T * 2 W * K a head, not T * T * K.
     """
     b, t, h, c = q.shape
@@ -166,4 +167,4 @@ class _SquaredRelu(torch.autograd.Function):
 
 def squared_relu(u: Tensor) -> Tensor:
     """relu(u)^2, element-wise."""
-    return _SquaredRelu.apply(u)  # type: ignore[no-any-return, no-untyped-call]
+    return _SquaredRelu.apply(u)

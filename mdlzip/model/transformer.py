@@ -9,6 +9,7 @@ Shapes: B chunks, T positions, D width, F feed-forward width, H heads, K head wi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,12 +135,15 @@ class Transformer(nn.Module):
         r = self.rounding
         x = F.embedding(shifted, r.weight("embedding", self.embedding))
         if self.config.positions == "sinusoidal":
-            x = x + self.positions[: x.shape[1]]
+            x = x + self._table("positions")[: x.shape[1]]
         for i, block in enumerate(self.blocks):
             x = self._block(x, block, f"blocks.{i}.")
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)
         return F.linear(h, r.weight("head", self.head), r.weight("head_bias", self.head_bias))
+
+    def _table(self, name: str) -> Tensor:
+        return self.get_buffer(name)
 
     def _norm(self, x: Tensor, owner: nn.Module, attribute: str, name: str) -> Tensor:
         if self.config.norm == "rms":
@@ -149,7 +153,7 @@ class Transformer(nn.Module):
         bias = self.rounding.weight(name + ".bias", norm.bias)
         return F.layer_norm(x.float(), (x.shape[-1],), gain, bias, layers.NORM_EPS)
 
-    def _block(self, x: Tensor, block: nn.Module, p: str) -> Tensor:
+    def _block(self, x: Tensor, block: Any, p: str) -> Tensor:
         c, r = self.config, self.rounding
         shared = c.shared_norm
         for part, net in (("attn", block.attn), ("mlp", block.mlp)):
@@ -176,13 +180,13 @@ class Transformer(nn.Module):
         qkv = self._linear(h, net, p + "attn.", "qkv").unflatten(-1, (3, c.n_heads, c.head_width))
         qk, v = qkv[:, :, :2], qkv[:, :, 2]
         if c.positions == "rotary":
-            table = self.positions[: qk.shape[1]]
+            table = self._table("positions")[: qk.shape[1]]
             qk = layers.rotate(qk.flatten(2, 3), table).unflatten(2, (2, c.n_heads))
         qk = r.activation(p + "qk", qk)
         v = r.activation(p + "v", v)
         q, k = qk[:, :, 0].to(v.dtype), qk[:, :, 1].to(v.dtype)
         if self.window:
-            mask = self.mask[: h.shape[1] // self.window].to(v.dtype)
+            mask = self._table("mask")[: h.shape[1] // self.window].to(v.dtype)
             out = layers.banded_attention(q, k, v, self.window, mask)
         else:
             out = layers.full_attention(q, k, v)

@@ -1,7 +1,7 @@
 """Groups of chunks <-> coded bytes, through the integer predictor.
 
-The encoder runs all positions of a chunk at once, the decoder one position of thousands of chunks at
-a time. Work is cut into tiles that threads take; neither tile size nor thread count can change a
+The encoder runs all positions of a chunk at once, the decoder one position of many chunks at a
+time. Work is cut into tiles that threads take; neither tile size nor thread count can change a
 byte, since the predictor is exact and every group has its own stream.
 """
 
@@ -50,7 +50,7 @@ class _Workers:
         if not hasattr(self._local, "predictor"):
             torch.set_num_threads(1)
             self._local.predictor = self._make()
-        return self._local.predictor  # type: ignore[no-any-return]
+        return self._local.predictor
 
     def map(self, task: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
         """Like `map`, at most threads + 1 tasks ahead of the consumer."""

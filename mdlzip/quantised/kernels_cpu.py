@@ -16,10 +16,12 @@ Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-_JIT = {"nogil": True, "cache": True, "fastmath": False, "boundscheck": False}
+_jit: Any = njit(nogil=True, cache=True, fastmath=False, boundscheck=False)
 
 
 @njit(inline="always")
@@ -29,8 +31,8 @@ def _clip(x, low, high):  # type: ignore[no-untyped-def]
     return x if x > low else low
 
 
-@njit(**_JIT)
-def rsqrt(v: int, table: np.ndarray) -> tuple[int, int]:
+@_jit
+def rsqrt(v, table):  # type: ignore[no-untyped-def]
     """(r, s) with r / 2**s close to 1 / sqrt(v); 1 <= v < 2**62."""
     n = np.int64(0)
     rest = v
@@ -46,7 +48,7 @@ def rsqrt(v: int, table: np.ndarray) -> tuple[int, int]:
     return r, 29 + e // 2
 
 
-@njit(**_JIT)
+@_jit
 def add_residual(x, acc, factor, bias):  # type: ignore[no-untyped-def]
     """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**22."""
     b_, t_, d_ = x.shape
@@ -58,7 +60,7 @@ def add_residual(x, acc, factor, bias):  # type: ignore[no-untyped-def]
                 xs[d] = np.int32(_clip(y, -4194304.0, 4194303.0))
 
 
-@njit(**_JIT)
+@_jit
 def norm_conv(x, history, taps, gain, bias, layer, exponent, table, out):  # type: ignore[no-untyped-def]
     """out (B, T, D) = int8 codes of conv(norm(x)); x int32 unit 2**-12.
 
@@ -115,7 +117,7 @@ def norm_conv(x, history, taps, gain, bias, layer, exponent, table, out):  # typ
                 history[b, j, d] = np.int32(y[t_ + j, d])
 
 
-@njit(**_JIT)
+@_jit
 def _rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
     """Rotate all head pairs of one position in place; qk (2 D,) float64 unit 2**-(e + 8)."""
     half = turn.shape[0]
@@ -129,10 +131,8 @@ def _rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
             row[2 * i + 1] = np.floor(x1 * (1.0 / 4194304.0) + 0.5)
 
 
-@njit(**_JIT)
-def attend(
-    acc, factors, bias, rotation, start, heads, keys, values, exps, scale, exponents, out
-):  # type: ignore[no-untyped-def]
+@_jit
+def attend(acc, factors, bias, rotation, start, heads, keys, values, exps, scale, exponents, out):  # type: ignore[no-untyped-def]
     """out (B, T, D) = int8 codes of softmax attention over the last W positions.
 
     acc (B, T, 3 D): product of the qkv matrix. factors: (of q and k to unit 2**-(qk + 8), of v).
@@ -204,7 +204,7 @@ def attend(
                     oh[i] = _clip(y, -127.0, 127.0)
 
 
-@njit(**_JIT)
+@_jit
 def squared_relu(acc, factor, bias, exponent, out):  # type: ignore[no-untyped-def]
     """out (B, T, F) = codes 0..127 of relu(u)^2; u = requantised acc, unit 2**-10."""
     b_, t_, f_ = acc.shape
@@ -219,7 +219,7 @@ def squared_relu(acc, factor, bias, exponent, out):  # type: ignore[no-untyped-d
                 os[f] = y if y < 127.0 else 127.0
 
 
-@njit(**_JIT)
+@_jit
 def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
     """out (B, T, F) = int8 codes of gelu(u); u = requantised acc, unit 2**-6, by table."""
     b_, t_, f_ = acc.shape
@@ -233,15 +233,15 @@ def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-de
                 if u >= 512:
                     g = np.float64(u << 4)
                 elif u < -512:
-                    g = 0.0
+                    g = np.float64(0.0)
                 else:
                     g = np.float64(table[u + 512])
                 os[f] = _clip(np.floor(g * unit + 0.5), -127.0, 127.0)
 
 
-@njit(**_JIT)
+@_jit
 def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
-    """out (B, T, 256) uint16 = min(max logit - logit, last), logits in units of 1/64 nat."""
+    """Fills out (B, T, 256) uint16 with min(max logit - logit, last), logits in units of 1/64 nat."""
     b_, t_, v_ = acc.shape
     logits = np.empty(v_, np.float64)
     for b in range(b_):
@@ -257,7 +257,7 @@ def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
                 os[v] = np.uint16(np.int32(gap if gap < last else last))
 
 
-@njit(**_JIT)
+@_jit
 def take_counts(gaps, table, t, n, out):  # type: ignore[no-untyped-def]
     """out (n, 256) float64 = table[gaps[:n, t]]: symbol counts at position t of n chunks."""
     for b in range(n):

@@ -126,9 +126,7 @@ def attend(
     return out.clamp(-127, 127).reshape(b, t, d), keys[:, -window:], values[:, -window:]
 
 
-def squared_relu(
-    acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int
-) -> Tensor:
+def squared_relu(acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int) -> Tensor:
     """Codes 0..127 of relu(u)^2."""
     u = requantise(acc, mantissa, shift, bias).clamp(0, 46340)
     return shift_round(u * u, 20 - exponent).clamp(max=127)
@@ -145,6 +143,6 @@ def gelu(
 
 
 def logit_gaps(acc: Tensor, mantissa: int, shift: int, bias: Tensor, last: int) -> Tensor:
-    """int64 (B, T, 256) = min(max logit - logit, last)."""
+    """int64 (B, T, 256) of min(max logit - logit, last)."""
     logits = requantise(acc, mantissa, shift, bias)
     return (logits.amax(-1, keepdim=True) - logits).clamp(max=last)

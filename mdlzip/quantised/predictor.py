@@ -4,8 +4,8 @@
 asks for a whole chunk and the decoder for one position at a time: the same integers. Two twins
 share this file's flow: fused CPU kernels and whole-tensor torch operations for other devices.
 
-Matrix products multiply small integers; the carrier (int8, float32, float64, int64) is chosen by the
-largest possible sum, so every product is exact and no order of summation can change a bit.
+Matrix products multiply small integers; the carrier (int8, float32, float64, int64) is chosen by
+the largest possible sum, so every product is exact and no order of summation can change a bit.
 
 Shapes: B chunks, T positions, D width.
 """
@@ -215,9 +215,7 @@ class Predictor:
     def _normed(
         self, x: np.ndarray, part: Part, history: np.ndarray, exponent: int, user: Product
     ) -> Tensor:
-        return self._normed_with(
-            x, history, part.taps, part.gain, part.norm_bias, exponent, user
-        )
+        return self._normed_with(x, history, part.taps, part.gain, part.norm_bias, exponent, user)
 
     def _normed_with(
         self,

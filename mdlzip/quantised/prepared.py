@@ -24,7 +24,7 @@ _EMPTY = np.zeros(0)
 
 
 def fixed(tensor: QuantTensor, bits: int) -> np.ndarray:
-    """The tensor in units of 2**-bits, whole float64 numbers, rounded half up, clamped to 2**30."""
+    """The tensor in units of 2**-bits, whole float64 numbers, at most 2**30, rounded half up."""
     value = tensor.codes.astype(np.int64) * tensor.mantissa
     s = tensor.exponent - bits
     if s > 0:
@@ -41,7 +41,8 @@ class Product:
     """A matrix of codes and how its sums become the next unit.
 
     codes: int8 (out, in). bound: largest |sum| that any int8 input can give. bias: whole float64
-    numbers (out,), in the output unit. shift: of acc * mantissa; for qkv the shift of q and k, `shift_v` of v.
+    numbers (out,), in the output unit. shift: of acc * mantissa; for qkv that of q and k, and
+    `shift_v` that of v.
     """
 
     codes: np.ndarray

@@ -21,8 +21,17 @@ from mdlzip.quantised.predictor import Predictor, shifted
 CONFIGS = (
     ModelConfig(d_model=32, n_layers=2, d_ff=64, window=16),
     ModelConfig(
-        d_model=32, n_layers=1, n_heads=2, d_ff=64, window=0, conv_width=0, norm="layer",
-        activation="gelu", positions="sinusoidal", biases=True, shared_norm=True,
+        d_model=32,
+        n_layers=1,
+        n_heads=2,
+        d_ff=64,
+        window=0,
+        conv_width=0,
+        norm="layer",
+        activation="gelu",
+        positions="sinusoidal",
+        biases=True,
+        shared_norm=True,
     ),
 )
 EXPECTED = "d1f7b4fd7eb8dad92bd2a09334d13a2b7baad9626f4b7b739e2c2a4149e344cc"

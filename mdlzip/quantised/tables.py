@@ -54,7 +54,7 @@ def _ln_10000() -> int:
 
 @lru_cache(maxsize=32)
 def exp_table(scale_bits: int, per_nat: int) -> np.ndarray:
-    """int64 [round(2**scale_bits * exp(-d / per_nat)) for d = 0, 1, ...] up to the last non-zero."""
+    """int64 [round(2**scale_bits * exp(-d / per_nat)) for d = 0, 1, ...], its non-zeros."""
     ratio = _exp_small(-_ONE // per_nat)
     values, x = [], _ONE
     while (v := _round(x, _BITS - scale_bits)) > 0:
@@ -97,7 +97,7 @@ def _cos_sin(x: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def position_table(length: int, width: int) -> np.ndarray:
-    """int32 (length, width), unit 2**-12: the paper's fixed positions, sin even, cos odd columns."""
+    """Unit 2**-12, int32 (length, width): the positions: sin in even, cos in odd columns."""
     pairs = rotation_table(length, width)[:, :, ::-1]  # (sin, cos), unit 2**-14
     return ((pairs.reshape(length, width) + 2) >> 2).astype(np.int32)
 

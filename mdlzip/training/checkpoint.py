@@ -33,13 +33,17 @@ class Progress:
     quantising: bool = False
 
 
-def save(folder: Path, progress: Progress, tensors: dict[str, Tensor], table: dict[str, int]) -> None:
+def save(
+    folder: Path, progress: Progress, tensors: dict[str, Tensor], table: dict[str, int]
+) -> None:
     """Write a checkpoint; `table` holds integers by name (steps, exponents)."""
     name = f"{PREFIX}{progress.step:08d}"
     part = folder / f".{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors")
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors"
+    )
     lines = [f"{k} = {_toml(v)}" for k, v in asdict(progress).items()]
     lines += ["[table]", *(f'"{k}" = {v}' for k, v in table.items())]
     (part / "progress.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -53,7 +57,9 @@ def save(folder: Path, progress: Progress, tensors: dict[str, Tensor], table: di
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, fingerprint: str) -> tuple[Progress, dict[str, Tensor], dict[str, int]] | None:
+def load(
+    folder: Path, fingerprint: str
+) -> tuple[Progress, dict[str, Tensor], dict[str, int]] | None:
     """The newest checkpoint that is whole and belongs to this run, or None."""
     for path in reversed(_complete(folder)):
         try:

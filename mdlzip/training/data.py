@@ -45,7 +45,7 @@ class Batches:
         return self.gather([self._chunk_at(first + i) for i in range(self.batch_chunks)])
 
     def sample(self, n: int) -> list[int]:
-        """`n` chunks spread evenly over the corpus, for evaluation; all of them if there are fewer."""
+        """`n` chunks spread evenly over the corpus, or all of them if there are fewer."""
         n = min(n, self.n_chunks)
         return [i * self.n_chunks // n for i in range(n)]
 

@@ -55,21 +55,20 @@ class Muon(torch.optim.Optimizer):
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         buffers = [self.state[p]["momentum"] for p in ps]
-        grads = [p.grad for p in ps]
+        grads = [p.grad for p in ps if p.grad is not None]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         blend = torch.stack(torch._foreach_lerp(grads, buffers, momentum))
         half = blend.is_cuda
         update = orthogonalise(blend.bfloat16() if half else blend).to(blend.dtype)
         # Unit spectral norm -> the same root mean square for every shape.
         scale = 0.2 * math.sqrt(max(shape))
-        torch._foreach_add_(ps, list(update.unbind(0)), alpha=-lr * scale)
+        torch._foreach_add_(list[Tensor](ps), list(update.unbind(0)), alpha=-lr * scale)
 
 
-def make_optimisers(
-    model: nn.Module, config: TrainConfig
-) -> dict[str, torch.optim.Optimizer]:
+def make_optimisers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
     """Name -> optimiser: "muon" for matrices and "adam" for the rest, or "adam" alone."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         hidden = config.optimiser == "muon" and name.rsplit(".", 1)[-1] in _MUON
         (matrices if hidden else rest).append(p)

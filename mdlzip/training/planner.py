@@ -1,4 +1,4 @@
-"""What to train for this file, device and budget, and what it will cost: decided before it starts."""
+"""What to train for this file, device and budget, and what it will cost."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300
 DEFAULT_LEVEL = 5
 _MIN_BUDGET_S = 15.0
 # Stored weights may take this share of what the data are expected to come to.
-_LADDER = (("nano", 52_816), ("micro", 82_624), ("tiny", 181_696), ("small", 383_008),
-           ("base", 658_048))
+_LADDER = (
+    ("nano", 52_816),
+    ("micro", 82_624),
+    ("tiny", 181_696),
+    ("small", 383_008),
+    ("base", 658_048),
+)
 _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
 _WEIGHTS_PER_BYTE = 1 / 13
 
@@ -81,7 +86,7 @@ def _duration(seconds: float) -> str:
 
 
 def pick_device(name: str) -> str:
-    """"auto" becomes cuda where there is one."""
+    """The device: auto becomes cuda where there is one."""
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -129,9 +134,7 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
     share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
     expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 3.5 / 8)
     overhead = 1.0 + min(24.0, 0.04 * budget)
-    return Plan(
-        preset, device, budget, step_s, coding_s, overhead, expected, options.steps
-    )
+    return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps)
 
 
 def _order0_bits(data: np.ndarray) -> float:
@@ -167,9 +170,7 @@ def chunks_per_step(preset: Preset, chunk_size: int) -> int:
     return max(1, preset.train.batch_chunks * 512 // chunk_size)
 
 
-def _time_coding(
-    model: Transformer, data: np.ndarray, layout: Layout, options: Options
-) -> float:
+def _time_coding(model: Transformer, data: np.ndarray, layout: Layout, options: Options) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
     from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS

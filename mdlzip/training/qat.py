@@ -1,8 +1,8 @@
 """Quantisation-aware training: the float model sees what the integer predictor will see.
 
 Weights are rounded to codes times a step that is exactly mantissa * 2**-exponent; activations to
-int8 codes times a power of two. Gradients pass straight through the rounding (and stop where a value
-is clipped), so training learns to live with it.
+int8 codes times a power of two. Gradients pass straight through the rounding (and stop where a
+value is clipped), so training learns to live with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SAMPLES_PER_SITE = 1 << 16
 
 
 def split_step(step: float) -> tuple[int, int]:
-    """The nearest (mantissa, exponent) with 2**15 <= mantissa < 2**16; value mantissa * 2**-exponent."""
+    """The nearest (mantissa, exponent) with 2**15 <= mantissa < 2**16 (value m 2**-e)."""
     exponent = 15 - math.floor(math.log2(step))
     mantissa = min(round(step * 2.0**exponent), limits.MAX_STEP_MANTISSA)
     return mantissa, exponent
@@ -71,7 +71,7 @@ class QatRounding(Rounding):
         mantissa, exponent = self.steps[name]
         zone = self.deadzone if is_matrix(name) else 0.0
         step = mantissa * 2.0**-exponent
-        return _RoundWeight.apply(w, step, code_limit(name, w.ndim), zone)  # type: ignore[no-any-return, no-untyped-call]
+        return _RoundWeight.apply(w, step, code_limit(name, w.ndim), zone)
 
     def activation(self, site: str, x: Tensor) -> Tensor:
         """x rounded to int8 codes times 2**-exponent."""
@@ -115,9 +115,7 @@ def calibrate(model: Transformer, batches: list[Tensor]) -> dict[str, int]:
 
 
 @torch.no_grad()
-def choose_steps(
-    params: Mapping[str, nn.Parameter], step_rms: float
-) -> dict[str, tuple[int, int]]:
+def choose_steps(params: Mapping[str, nn.Parameter], step_rms: float) -> dict[str, tuple[int, int]]:
     """Tensor name -> (mantissa, exponent) of its step.
 
     Matrices: `step_rms` root mean squares of their non-zero weights; vectors (biases, gains,

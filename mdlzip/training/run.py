@@ -1,8 +1,8 @@
 """One training run: train under the l0 penalty, prune, fine-tune, quantise, export.
 
 The phases follow the fraction of the run that is done. With a time budget the fraction grows by
-measured seconds, with `--steps` by 1 / steps (then the same seed gives the same archive). All state is
-in a checkpoint, so a killed run goes on where it was.
+measured seconds, with `--steps` by 1 / steps (then the same seed gives the same archive). All state
+is in a checkpoint, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -72,8 +72,13 @@ def train(
         on_progress("plan", 0, plan.budget_s, plan.sentence(len(data)))
         trainer = Trainer(data, layout, options, plan, work_dir)
         try:
-            trainer.metrics.write("plan", preset=plan.preset.name, budget_s=plan.budget_s,
-                                  step_s=plan.step_s, coding_s=plan.coding_s)
+            trainer.metrics.write(
+                "plan",
+                preset=plan.preset.name,
+                budget_s=plan.budget_s,
+                step_s=plan.step_s,
+                coding_s=plan.coding_s,
+            )
             return trainer.run(on_progress, should_stop, began)
         finally:
             trainer.metrics.close()
@@ -132,9 +137,8 @@ class Trainer:
         text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
         self.progress = checkpoint.Progress(sha256(text.encode()).hexdigest())
         resumed = options.resume and self._resume()
-        self.metrics = Metrics(
-            options.metrics or work_dir / "metrics.jsonl", resume=bool(resumed)
-        )
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.metrics = Metrics(options.metrics or work_dir / "metrics.jsonl", resume=bool(resumed))
         self._hold()
 
     def _absent_symbols(self) -> Masks:
@@ -180,7 +184,9 @@ class Trainer:
             on_progress("train", min(p.fraction, 1.0), 1.0, f"{self.loss_mean:.3f} bits per byte")
             if should_stop():
                 self._save()
-                raise Interrupted("stopped after a checkpoint; the same command with --resume goes on")
+                raise Interrupted(
+                    "stopped after a checkpoint; the same command with --resume goes on"
+                )
             if now - last_saved > _CHECKPOINT_EVERY_S:
                 self._save()
                 last_saved = time.monotonic()
@@ -205,7 +211,9 @@ class Trainer:
         return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
 
     def _step(self) -> None:
-        x, y = (z.to(self.device, non_blocking=True) for z in self.batches.batch(self.progress.step))
+        x, y = (
+            z.to(self.device, non_blocking=True) for z in self.batches.batch(self.progress.step)
+        )
         with self._autocast():
             logits = self.model(x)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
@@ -230,8 +238,13 @@ class Trainer:
             old = self.loss_mean
             self.loss_mean = bits if old != old else 0.8 * old + 0.2 * bits
             self.metrics.write(
-                "step", step=self.progress.step, fraction=self.progress.fraction, alpha=alpha,
-                bits_per_byte=bits, muon_lr=rates["muon"], elapsed_s=self.progress.elapsed_s,
+                "step",
+                step=self.progress.step,
+                fraction=self.progress.fraction,
+                alpha=alpha,
+                bits_per_byte=bits,
+                muon_lr=rates["muon"],
+                elapsed_s=self.progress.elapsed_s,
             )
 
     # --- phases ------------------------------------------------------------------------------
@@ -240,7 +253,7 @@ class Trainer:
         chunks = self.batches.sample(n)
         size = max(1, 8 * 512 // self.batches.chunk_size)
         return [
-            tuple(z.to(self.device) for z in self.batches.gather(chunks[i : i + size]))  # type: ignore[misc]
+            tuple(z.to(self.device) for z in self.batches.gather(chunks[i : i + size]))
             for i in range(0, len(chunks), size)
         ]
 
@@ -261,12 +274,15 @@ class Trainer:
         def forward() -> Tensor:
             n = max(2, 1024 // self.batches.chunk_size)
             z = torch.randint(0, 256, (n, self.batches.chunk_size), generator=generator)
-            return self.model(z.to(self.device))  # type: ignore[no-any-return]
+            return self.model(z.to(self.device))
 
         keep = [n for n in self.params if n not in prunable]
         # Absent symbols have dead rows already; the head's output is the function itself.
         random_gradient_prune(
-            self.model, forward, samples=4, exclude=["embedding", "head", *keep],
+            self.model,
+            forward,
+            samples=4,
+            exclude=["embedding", "head", *keep],
             generator=generator,
         )
         self.masks = {**self.masks, **from_nonzero(prunable)}
@@ -312,7 +328,9 @@ class Trainer:
         }
         self.metrics.write("finish", **out)
         if not integer < 1e3:
-            raise ExportRefused("training diverged; try a smaller learning rate (--set train.muon_lr)")
+            raise ExportRefused(
+                "training diverged; try a smaller learning rate (--set train.muon_lr)"
+            )
         return TrainResult(network, {k: float(v) for k, v in out.items()})
 
     # --- checkpoints -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Section "exact prediction" of the design: one digest whatever the threads, batch, carrier or ISA."""
+"""Exact prediction: one digest whatever the threads, batch shape, carrier or instruction set."""
 
 from __future__ import annotations
 
