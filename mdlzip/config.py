@@ -92,11 +92,11 @@ class TrainConfig:
     decay_start: float = 0.5
     final_lr: float = 0.02
     method: str = "rl1"
-    alpha: float = 0.0
+    alpha: float = 0.01
     alpha_stop: float = 0.8
-    prune_at: float = 0.7
-    tolerance: float = 0.005
-    qat_at: float = 0.75
+    prune_at: float = 0.78
+    tolerance: float = 0.004
+    qat_at: float = 0.82
     step_rms: float = 0.5
     deadzone: float = 0.1
 

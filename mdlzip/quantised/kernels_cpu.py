@@ -221,7 +221,7 @@ def squared_relu(acc, factor, bias, exponent, out):  # type: ignore[no-untyped-d
 
 @_jit
 def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
-    """out (B, T, F) = int8 codes of gelu(u); u = requantised acc, unit 2**-6, by table."""
+    """out (B, T, F) = int8 codes of GELU at u = requantised acc, unit 2**-6, by table."""
     b_, t_, f_ = acc.shape
     unit = 2.0 ** (exponent - 10)
     for b in range(b_):
@@ -241,7 +241,7 @@ def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-de
 
 @_jit
 def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
-    """Fills out (B, T, 256) uint16 with min(max logit - logit, last), logits in units of 1/64 nat."""
+    """out (B, T, 256) uint16 = min(best - logit, last), logits in units of 1/64 nat."""
     b_, t_, v_ = acc.shape
     logits = np.empty(v_, np.float64)
     for b in range(b_):

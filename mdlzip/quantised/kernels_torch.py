@@ -135,7 +135,7 @@ def squared_relu(acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent:
 def gelu(
     acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int, table: Tensor
 ) -> Tensor:
-    """int8 codes of gelu(u), by table."""
+    """int8 codes of GELU, by table."""
     u = requantise(acc, mantissa, shift, bias).clamp(-1048576, 1048575)
     g = torch.where(u >= 512, u << 4, table[(u + 512).clamp(0, 1023)])
     g = torch.where(u < -512, torch.zeros_like(g), g)

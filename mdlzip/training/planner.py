@@ -133,7 +133,7 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
     passes /= max(layout.n_chunks, 1)
     share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
     expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 3.5 / 8)
-    overhead = 1.0 + min(24.0, 0.04 * budget)
+    overhead = 1.0 + min(14.0, 0.04 * budget)
     return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps)
 
 

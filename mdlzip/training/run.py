@@ -217,7 +217,7 @@ class Trainer:
         with self._autocast():
             logits = self.model(x)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         c, rates = self.config, self._rates()
         alpha = self.alpha(self.progress.fraction)
         if c.optimiser == "adamw" and alpha:
@@ -252,10 +252,11 @@ class Trainer:
     def _sample(self, n: int = _SAMPLE_CHUNKS) -> list[tuple[Tensor, Tensor]]:
         chunks = self.batches.sample(n)
         size = max(1, 8 * 512 // self.batches.chunk_size)
-        return [
-            tuple(z.to(self.device) for z in self.batches.gather(chunks[i : i + size]))
-            for i in range(0, len(chunks), size)
-        ]
+        out = []
+        for i in range(0, len(chunks), size):
+            x, y = self.batches.gather(chunks[i : i + size])
+            out.append((x.to(self.device), y.to(self.device)))
+        return out
 
     def _prune(self) -> None:
         """TAMADE, then random gradient pruning; the mask is fixed from here on."""
