@@ -36,6 +36,10 @@ class Rounding:
         """The activation at `site`, as the product shall see it."""
         return x
 
+    def stream(self, x: Tensor) -> Tensor:
+        """The residual stream after an addition."""
+        return x
+
 
 class _Attention(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
@@ -163,7 +167,7 @@ class Transformer(nn.Module):
                 h = layers.fast_causal_conv(h, r.weight(f"{p}{part}.conv", net.conv))
             h = r.activation(f"{p}{part}_in", h)
             h = self._attend(h, net, p) if part == "attn" else self._feed_forward(h, net, p)
-            x = x + h
+            x = r.stream(x + h)
         return x
 
     def _linear(self, h: Tensor, net: nn.Module, p: str, name: str) -> Tensor:

@@ -45,19 +45,19 @@ def rsqrt(v, table):  # type: ignore[no-untyped-def]
     for _ in range(2):
         t = (m * ((r * r) >> 30)) >> 28
         r = (r * ((np.int64(3) << 30) - t)) >> 31
-    return r, 29 + e // 2
+    return r >> 4, 25 + e // 2
 
 
 @_jit
 def add_residual(x, acc, factor, bias):  # type: ignore[no-untyped-def]
-    """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**22."""
+    """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**25."""
     b_, t_, d_ = x.shape
     for b in range(b_):
         for t in range(t_):
             row, xs = acc[b, t], x[b, t]
             for d in range(d_):
                 y = np.floor(np.float64(row[d]) * factor + 0.5) + bias[d] + np.float64(xs[d])
-                xs[d] = np.int32(_clip(y, -4194304.0, 4194303.0))
+                xs[d] = np.int32(_clip(y, -33554432.0, 33554431.0))
 
 
 @_jit
@@ -86,7 +86,7 @@ def norm_conv(x, history, taps, gain, bias, layer, exponent, table, out):  # typ
                     mean += xs[d]
                 mean //= d_
                 for d in range(d_):
-                    centred[d] = np.int32(_clip(xs[d] - mean, -4194304, 4194303))
+                    centred[d] = np.int32(_clip(xs[d] - mean, -33554432, 33554431))
                 xs = centred
             squares = np.int64(0)
             for d in range(d_):

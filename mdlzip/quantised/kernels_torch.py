@@ -35,12 +35,12 @@ def rsqrt(v: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(2):
         t = (m * ((r * r) >> 30)) >> 28
         r = (r * ((3 << 30) - t)) >> 31
-    return r, 29 + (e >> 1)
+    return r >> 4, 25 + (e >> 1)
 
 
 def add_residual(x: Tensor, acc: Tensor, mantissa: int, shift: int, bias: Tensor) -> Tensor:
     """New residual stream, int64 (B, T, D) unit 2**-12."""
-    return (x + requantise(acc, mantissa, shift, bias)).clamp(-4194304, 4194303)
+    return (x + requantise(acc, mantissa, shift, bias)).clamp(-33554432, 33554431)
 
 
 def norm_conv(
@@ -57,7 +57,7 @@ def norm_conv(
     width = x.shape[-1]
     if layer:
         x = x - x.sum(-1, keepdim=True).div(width, rounding_mode="floor")
-        x = x.clamp(-4194304, 4194303)
+        x = x.clamp(-33554432, 33554431)
     mean_square = (x * x).sum(-1, keepdim=True).div(width, rounding_mode="floor") + 1
     r, s = rsqrt(mean_square, table)
     s = s - 12

@@ -155,7 +155,9 @@ def prepare(net: IntegerNetwork) -> Prepared:
     return Prepared(
         config=c,
         exponents=dict(e),
-        embedding=fixed(net.tensors["embedding"], RESIDUAL_BITS).astype(np.int32),
+        embedding=np.clip(
+            fixed(net.tensors["embedding"], RESIDUAL_BITS), -(1 << 24), 1 << 24
+        ).astype(np.int32),
         layers=tuple(layers),
         final_gain=gain,
         final_bias=bias,

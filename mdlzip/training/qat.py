@@ -25,6 +25,7 @@ from mdlzip.quantised.network import (
     tensor_shapes,
 )
 
+STREAM_LIMIT = 8192.0  # the predictor clamps at 2**25 in units of 2**-12
 _SAMPLES_PER_SITE = 1 << 16
 
 
@@ -77,6 +78,10 @@ class QatRounding(Rounding):
         """x rounded to int8 codes times 2**-exponent."""
         unit = 2.0 ** -self.exponents[site]
         return torch.fake_quantize_per_tensor_affine(x.float(), unit, 0, -127, 127)
+
+    def stream(self, x: Tensor) -> Tensor:
+        """x within the range of the predictor's residual stream."""
+        return x.clamp(-STREAM_LIMIT, STREAM_LIMIT)
 
 
 class _Watch(Rounding):
