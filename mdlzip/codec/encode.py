@@ -28,7 +28,14 @@ from mdlzip.codec.options import (
 )
 from mdlzip.codec.work import WorkFolder, default_folder, identity
 from mdlzip.corpus import STDIN, Corpus, open_corpus
-from mdlzip.errors import CorruptArchive, Interrupted, MdlzipError, UsageError, VerifyFailed
+from mdlzip.errors import (
+    CorruptArchive,
+    ExportRefused,
+    Interrupted,
+    MdlzipError,
+    UsageError,
+    VerifyFailed,
+)
 from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
 from mdlzip.quantised.network import IntegerNetwork
 
@@ -126,7 +133,12 @@ def _run(job: _Job, source: str) -> CompressReport:
         if not given and not job.skipped:
             folder = job.options.work_dir or default_folder(job.target, job.digest)
             work = stack.enter_context(WorkFolder(folder, text, resume=job.options.resume))
-            _train(job, work.path)
+            try:
+                _train(job, work.path)
+            except ExportRefused as problem:
+                if not rivals.sizes:
+                    raise
+                job.skipped = f"the trained model cannot be stored ({problem})"
         return _write(job, rivals, source)
 
 

@@ -20,6 +20,7 @@ QK_EXTRA_BITS = 8
 HIDDEN_BITS = {"relu2": 10, "gelu": 6}
 LOGIT_BITS = 6
 COUNT_BITS = 22
+MAX_LEFT_SHIFT = 16
 _EMPTY = np.zeros(0)
 
 
@@ -111,7 +112,9 @@ def _product(
     bound = int(rows.max(initial=0)) * 127
     shift = tensor.exponent + e_in - bits
     shift_v = tensor.exponent + e_in - (bits if bits_v is None else bits_v)
-    if not (0 <= shift <= 62 and 0 <= shift_v <= 62) or bound * tensor.mantissa >= 1 << 51:
+    low, high = min(shift, shift_v), max(shift, shift_v)
+    largest = (bound * tensor.mantissa) << max(0, -low)
+    if not -MAX_LEFT_SHIFT <= low <= high <= 62 or largest >= 1 << 51:
         raise ExportRefused(f"{name}: step or sum is outside what the predictor can carry")
     bias = np.zeros(tensor.codes.shape[0])
     if name + "_bias" in net.tensors:

@@ -148,3 +148,41 @@ def test_overrides_are_checked() -> None:
     with pytest.raises(UsageError, match="unknown preset"):
         load_preset("nope")
     assert load_preset("nano", overrides=("train.alpha=1",)).train.alpha == 1.0
+
+
+@pytest.mark.parametrize("gain", [1.0, 300.0, 20000.0])
+def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
+    """A long training makes the residual stream grow; the integers must follow, or training see."""
+    from mdlzip.training import figures
+
+    model = Transformer(ModelConfig(d_model=16, n_layers=2, d_ff=32, window=8), 64)
+    model.initialise(0)
+    generator = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        if p.ndim == 2:
+            p.data += 0.3 * torch.randn(p.shape, generator=generator)
+        if name.endswith("mlp.down"):
+            p.data *= gain
+    batches = Batches(TEXT, 64, 4, seed=0)
+    sample = [batches.gather(batches.sample(32))]
+    params = dict(model.named_parameters())
+    rounding = qat.QatRounding(
+        qat.choose_steps(params, 0.5), qat.calibrate(model, [sample[0][0]]), 0.1
+    )
+    model.rounding = rounding
+    with torch.no_grad():
+        peak = float(_stream_peak(model, sample[0][0]))
+    assert (peak > 1000) == (gain > 100)
+    expected = figures.float_nats(model, sample)
+    found = figures.integer_nats(qat.export(model, rounding), batches, 32)
+    assert found == pytest.approx(expected, rel=0.005)
+
+
+def _stream_peak(model: Transformer, symbols: torch.Tensor) -> torch.Tensor:
+    """Largest magnitude that the residual stream reaches."""
+    seen = []
+    rounding, plain = model.rounding, type(model.rounding).stream
+    rounding.stream = lambda x: seen.append(x.abs().max()) or plain(rounding, x)  # type: ignore[method-assign]
+    model(symbols)
+    del rounding.stream
+    return torch.stack(seen).max()
