@@ -77,8 +77,9 @@ class TrainConfig:
     the learning rate where the optimiser is Muon; alpha_stop: where the penalty ends.
     prune_at: fraction of the run at which TAMADE fixes the mask; tolerance: relative loss it may
     cost. qat_at: fraction at which quantisation-aware training begins. step_rms: step of a matrix's
-    codes in root mean squares of its surviving weights; deadzone: how much the rounding of weights
-    leans towards zero, in steps (0 = to nearest), which is where rate-distortion puts it.
+    codes in root mean squares of its surviving weights; alpha and step_rms of 0 are chosen from the
+    number of weights for each byte of the file (`training.run.price_weights`). deadzone: how much
+    the rounding of weights leans towards zero, in steps; 0 = to nearest.
     """
 
     batch_chunks: int = 8
@@ -92,12 +93,12 @@ class TrainConfig:
     decay_start: float = 0.5
     final_lr: float = 0.02
     method: str = "rl1"
-    alpha: float = 0.01
+    alpha: float = 0.0
     alpha_stop: float = 0.8
     prune_at: float = 0.78
     tolerance: float = 0.004
     qat_at: float = 0.82
-    step_rms: float = 0.5
+    step_rms: float = 0.0
     deadzone: float = 0.1
 
     def __post_init__(self) -> None:
@@ -110,7 +111,7 @@ class TrainConfig:
         _check("tolerance", self.tolerance, 0.0, 10.0)
         _check("clip", self.clip, 0.0, 1e6)
         _check("warmup_steps", self.warmup_steps, 0, 1 << 30)
-        _check("step_rms", self.step_rms, 0.001, 8.0)
+        _check("step_rms", self.step_rms, 0.0, 8.0)
         _check("deadzone", self.deadzone, 0.0, 0.5)
         if not 0.0 <= self.prune_at <= self.qat_at <= 1.0:
             raise UsageError("0 <= prune_at <= qat_at <= 1 must hold")

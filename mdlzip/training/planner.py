@@ -30,7 +30,7 @@ _LADDER = (
     ("base", 658_048),
 )
 _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
-_WEIGHTS_PER_BYTE = 1 / 13
+_WEIGHTS_PER_BYTE = 1 / 5.5
 
 
 class Options(Protocol):
@@ -132,7 +132,7 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
     passes = max(budget - coding_s, 0.1 * budget) / step_s * preset.train.batch_chunks
     passes /= max(layout.n_chunks, 1)
     share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
-    expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 3.5 / 8)
+    expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 2.2 / 8)
     overhead = 1.0 + min(14.0, 0.04 * budget)
     return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps)
 

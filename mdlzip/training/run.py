@@ -11,7 +11,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
+from mdlzip.config import TrainConfig
 from mdlzip.errors import ExportRefused, Interrupted
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
@@ -108,6 +109,20 @@ def _quiet_cpu(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def price_weights(config: TrainConfig, weights_per_byte: float) -> TrainConfig:
+    """Fill in alpha and step_rms where they are 0, from what a weight costs against the data.
+
+    Rounding with step s costs data bits in proportion to s^2 a byte and saves log2 s a weight: the
+    least total lies at s proportional to sqrt(weights / bytes). The factors are fitted to 10 MB and
+    1 MB of prose (docs/experiments.md). For AdamW, whose alpha has other units, 0 stays 0.
+    """
+    step = config.step_rms or min(max(1.9 * weights_per_byte**0.5, 0.3), 1.2)
+    alpha = config.alpha
+    if not alpha and config.optimiser == "muon":
+        alpha = min(0.28 * weights_per_byte, 0.1)
+    return replace(config, step_rms=step, alpha=alpha)
+
+
 class Trainer:
     """State and steps of one run."""
 
@@ -126,10 +141,13 @@ class Trainer:
         self.optimisers = make_optimisers(self.model, self.config)
         self.method = make_method(self.config.method)
         self.method.attach({n: p for n, p in self.params.items() if _prunable(n)})
+        self.masks: Masks = self._absent_symbols()
+        dead = sum(int((~mask).sum()) for mask in self.masks.values())
+        alive = sum(p.numel() for p in self.params.values()) - dead
+        self.config = price_weights(self.config, alive / max(len(data), 1))
         self.alpha = AlphaSchedule(
             self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
         )
-        self.masks: Masks = self._absent_symbols()
         self.hold: MaskHold | None = None
         self.steps: dict[str, tuple[int, int]] = {}
         self.exponents: dict[str, int] = {}

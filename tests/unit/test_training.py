@@ -18,7 +18,7 @@ from mdlzip.model.transformer import Transformer
 from mdlzip.training import checkpoint, qat
 from mdlzip.training.data import IGNORE, Batches, symbols_present
 from mdlzip.training.optim import make_optimisers, orthogonalise
-from mdlzip.training.run import TrainResult, train
+from mdlzip.training.run import TrainResult, price_weights, train
 from tests.conftest import ROOT
 
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
@@ -186,3 +186,12 @@ def _stream_peak(model: Transformer, symbols: torch.Tensor) -> torch.Tensor:
     model(symbols)
     del rounding.stream
     return torch.stack(seen).max()
+
+
+def test_weights_are_priced_by_the_bytes_they_serve() -> None:
+    small, large = (price_weights(TrainConfig(), ratio) for ratio in (0.18, 0.06))
+    assert 0.7 < small.step_rms < 0.9 and 0.4 < large.step_rms < 0.5
+    assert small.alpha > large.alpha > 0
+    given = TrainConfig(step_rms=0.3, alpha=0.02)
+    assert price_weights(given, 0.18) == given
+    assert price_weights(TrainConfig(optimiser="adamw"), 0.18).alpha == 0
