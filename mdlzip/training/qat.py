@@ -53,6 +53,30 @@ class _RoundWeight(torch.autograd.Function):
         return grads[0], None, None, None
 
 
+class _RoundActivation(torch.autograd.Function):
+    """clip(round(x * scale), -127, 127) / scale; straight-through where x is not clipped.
+
+    torch's own fake quantisation takes six times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        codes = (x * scale).round_()
+        top = codes.abs().amax()
+        ctx.clipped = bool(top > 127)
+        if ctx.clipped:
+            ctx.save_for_backward(codes.abs() <= 127)
+            codes.clamp_(-127, 127)
+        return codes.mul_(1 / scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        if not ctx.clipped:
+            return grads[0], None
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None
+
+
 def round_codes(w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
     """Codes of the weights as whole floats; a deadzone leans every level towards zero."""
     level = (w.abs() / step).add_(0.5 - deadzone).floor_().clamp_(max=limit)
@@ -76,8 +100,7 @@ class QatRounding(Rounding):
 
     def activation(self, site: str, x: Tensor) -> Tensor:
         """x rounded to int8 codes times 2**-exponent."""
-        unit = 2.0 ** -self.exponents[site]
-        return torch.fake_quantize_per_tensor_affine(x.float(), unit, 0, -127, 127)
+        return _RoundActivation.apply(x.float(), 2.0 ** self.exponents[site])
 
     def stream(self, x: Tensor) -> Tensor:
         """x within the range of the predictor's residual stream."""
