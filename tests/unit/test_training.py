@@ -195,3 +195,17 @@ def test_weights_are_priced_by_the_bytes_they_serve() -> None:
     given = TrainConfig(step_rms=0.3, alpha=0.02)
     assert price_weights(given, 0.18) == given
     assert price_weights(TrainConfig(optimiser="adamw"), 0.18).alpha == 0
+
+
+@pytest.mark.parametrize("exponent", [-2, 0, 5])
+def test_rounding_of_activations_is_torchs(exponent: int) -> None:
+    x = 60 * torch.randn(400, generator=torch.Generator().manual_seed(4))
+    twins = [x.clone().requires_grad_() for _ in range(2)]
+    ours = qat.QatRounding({}, {"site": exponent}, 0.0).activation("site", twins[0])
+    unit = 2.0**-exponent
+    theirs = torch.fake_quantize_per_tensor_affine(twins[1], unit, 0, -127, 127)
+    assert torch.equal(ours, theirs)
+    for value, twin in zip((ours, theirs), twins, strict=True):
+        (value * torch.arange(400)).sum().backward()
+        assert twin.grad is not None
+    assert torch.equal(twins[0].grad, twins[1].grad)  # type: ignore[arg-type]
