@@ -25,12 +25,13 @@ _MIN_BUDGET_S = 15.0
 _LADDER = (
     ("nano", 52_816),
     ("micro", 82_624),
+    ("mini", 132_160),
     ("tiny", 181_696),
     ("small", 383_008),
     ("base", 658_048),
 )
 _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
-_WEIGHTS_PER_BYTE = 1 / 5.5
+_WEIGHTS_PER_BYTE = 1 / 7
 
 
 class Options(Protocol):
