@@ -62,9 +62,6 @@ def root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; never shows a traceback unless -vv asks for it."""
-    # Read when torch loads. By default waiting threads spin for so long that any other load on the
-    # machine slows training tenfold; this long costs nothing on an idle one (measured).
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         words = expand_short_forms(sys.argv[1:] if argv is None else argv)
         app(args=words, prog_name="mdlzip")
