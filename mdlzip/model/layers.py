@@ -1,16 +1,14 @@
-"""The parts of the float transformer: norm, convolution, rotation, banded attention.
+"""The parts of the float transformer: norm, convolution, tables of positions, activation, loss.
 
-Shapes: B chunks, T positions, D width, H heads, K head width, W window, N = T / W blocks.
+Shapes: B chunks, T positions, D width, K head width.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 NORM_EPS = 2.0**-24
 
@@ -97,57 +95,10 @@ def rotary_table(length: int, head_width: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Rotary positions on interleaved pairs; x (B, T, H, K), table (T, K / 2)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table[:, None, :]).flatten(-2)
-
-
 def sinusoidal_table(length: int, width: int) -> Tensor:
     """Fixed positions of the paper: sin in even columns, cos in odd; float32 (length, width)."""
     angle = torch.view_as_real(rotary_table(length, width))  # (..., 0) = cos, (..., 1) = sin
     return angle.flip(-1).flatten(-2).contiguous()
-
-
-def band_mask(length: int, window: int) -> Tensor:
-    """Boolean (N, W, 2 W): may query i of block n see key j of blocks n - 1 and n?"""
-    i = torch.arange(window)[:, None]
-    j = torch.arange(2 * window)[None, :]
-    band = (j > i) & (j <= i + window)
-    mask = band.repeat(-(-length // window), 1, 1)
-    mask[0] &= j >= window  # nothing before the chunk
-    return mask
-
-
-def banded_attention(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor) -> Tensor:
-    """Softmax attention in which position t sees t - window + 1 .. t.
-
-    q, k, v: (B, T, H, K), T a multiple of window; mask: additive (N, W, 2 W). Returns
-    the shape of q.
-    Work is T * 2 W * K a head, not T * T * K.
-    """
-    b, t, h, c = q.shape
-    n = t // window
-
-    def two_blocks(x: Tensor) -> Tensor:
-        x = x.transpose(1, 2).reshape(b * h, n, window, c)
-        before = F.pad(x[:, :-1], (0, 0, 0, 0, 1, 0))
-        return torch.cat((before, x), dim=2).reshape(b * h * n, 2 * window, c)
-
-    blocks = q.transpose(1, 2).reshape(b * h * n, window, c)
-    keys, values = two_blocks(k), two_blocks(v)
-    bias = mask.expand(b * h, -1, -1, -1).reshape(b * h * n, window, 2 * window)
-    scores = torch.baddbmm(bias, blocks, keys.transpose(1, 2), alpha=1 / math.sqrt(c))
-    out = torch.bmm(scores.softmax(dim=-1), values)
-    return out.reshape(b, h, t, c).transpose(1, 2)
-
-
-def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over the whole chunk; (B, T, H, K) in and out."""
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
-    )
-    return out.transpose(1, 2)
 
 
 class _SquaredRelu(torch.autograd.Function):
@@ -168,3 +119,32 @@ class _SquaredRelu(torch.autograd.Function):
 def squared_relu(u: Tensor) -> Tensor:
     """relu(u)^2, element-wise."""
     return _SquaredRelu.apply(u)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean nats of the targets; makes its gradient on the way, in the logits' own memory."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
+        kept = targets != ignore
+        n = kept.sum().clamp_min(1)
+        index = targets.clamp_min(0)[:, None]
+        shifted = logits.float() - logits.amax(-1, keepdim=True)
+        hit = shifted.gather(1, index)[:, 0]
+        grad = shifted.exp_()
+        total = grad.sum(-1, keepdim=True)
+        loss = torch.where(kept, total.log()[:, 0] - hit, 0.0).sum() / n
+        grad *= (kept / n)[:, None] / total
+        grad.scatter_add_(1, index, -(kept / n)[:, None])
+        ctx.save_for_backward(grad.to(logits.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0], None, None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
+    """Mean nats of targets (n,) under logits (n, symbols), those equal to `ignore` left out."""
+    return _CrossEntropy.apply(logits, targets, ignore)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.config import ModelConfig
-from mdlzip.model import layers
+from mdlzip.model import attention, layers
 
 START_SYMBOL = 256
 
@@ -95,16 +95,13 @@ class Transformer(nn.Module):
         self.rounding = Rounding()
         # A window that holds the whole chunk is full attention.
         self.window = config.window if 0 < config.window < chunk_size else 0
-        padded = -(-chunk_size // self.window) * self.window if self.window else chunk_size
         if config.positions == "rotary":
-            table = layers.rotary_table(padded, config.head_width)
+            table = layers.rotary_table(chunk_size, config.head_width)
         else:
-            table = layers.sinusoidal_table(padded, config.d_model)
+            table = layers.sinusoidal_table(chunk_size, config.d_model)
         self.register_buffer("positions", table, persistent=False)
-        if self.window:
-            mask = torch.zeros(padded // self.window, self.window, 2 * self.window)
-            mask.masked_fill_(~layers.band_mask(padded, self.window), float("-inf"))
-            self.register_buffer("mask", mask, persistent=False)
+        mask = attention.band_mask(chunk_size, self.window) if self.window else torch.zeros(0)
+        self.register_buffer("mask", mask, persistent=False)
 
     def initialise(self, seed: int) -> None:
         """Draw the starting weights from `seed`, the same on every device.
@@ -178,23 +175,18 @@ class Transformer(nn.Module):
 
     def _attend(self, h: Tensor, net: nn.Module, p: str) -> Tensor:
         c, r = self.config, self.rounding
-        b, t, d = h.shape
-        if self.window and t % self.window:
-            h = F.pad(h, (0, 0, 0, -t % self.window))
-        qkv = self._linear(h, net, p + "attn.", "qkv").unflatten(-1, (3, c.n_heads, c.head_width))
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
-        if c.positions == "rotary":
-            table = self._table("positions")[: qk.shape[1]]
-            qk = layers.rotate(qk.flatten(2, 3), table).unflatten(2, (2, c.n_heads))
+        t = h.shape[1]
+        qkv = self._linear(h, net, p + "attn.", "qkv")
+        table = self._table("positions") if c.positions == "rotary" else None
+        qk, v = attention.split_heads(qkv, c.n_heads, self.window, table)
         qk = r.activation(p + "qk", qk)
         v = r.activation(p + "v", v)
-        q, k = qk[:, :, 0].to(v.dtype), qk[:, :, 1].to(v.dtype)
         if self.window:
-            mask = self._table("mask")[: h.shape[1] // self.window].to(v.dtype)
-            out = layers.banded_attention(q, k, v, self.window, mask)
+            blocks = -(-t // self.window) + 1
+            out = attention.banded_attention(qk, v, t, self._table("mask")[:blocks])
         else:
-            out = layers.full_attention(q, k, v)
-        out = r.activation(p + "attn_out", out.reshape(b, -1, d)[:, :t])
+            out = attention.full_attention(qk, v)
+        out = r.activation(p + "attn_out", out)
         return self._linear(out, net, p + "attn.", "out")
 
     def _feed_forward(self, h: Tensor, net: nn.Module, p: str) -> Tensor:

@@ -1,8 +1,8 @@
 """Optimisers: Muon for matrices (ours), AdamW for the rest and for the paper's family.
 
 Muon (Jordan et al. 2024): momentum, then the update is replaced by the nearest semi-orthogonal
-matrix, found by five Newton-Schulz steps. Matrices of one shape are stacked, so that a step is a
-few batched products.
+matrix, found by five Newton-Schulz steps. Matrices of one shape, turned to lie wide, are stacked, so that
+a step is a few batched products.
 """
 
 from __future__ import annotations
@@ -32,44 +32,61 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov momentum; every update has a root mean square of about 0.2 x lr."""
+    """Muon with Nesterov momentum; every update has a root mean square of about 0.2 x lr.
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+    parts: how many matrices stand on top of each other in a parameter (q, k and v), 1 by default.
+    """
+
+    def __init__(
+        self,
+        params: list[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        parts: dict[nn.Parameter, int] | None = None,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
+        self._parts = parts or {}
 
     @torch.no_grad()
     def step(self, closure: object = None) -> None:  # type: ignore[override]
         """One update of all parameters that have a gradient."""
         for group in self.param_groups:
-            stacks: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    stacks[tuple(p.shape)].append(p)
-            for shape, ps in stacks.items():
-                self._step_stack(shape, ps, group["lr"], group["momentum"])
+            ps = [p for p in group["params"] if p.grad is not None]
+            for p in ps:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            buffers = [self.state[p]["momentum"] for p in ps]
+            grads = [p.grad for p in ps if p.grad is not None]
+            torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+            blends = torch._foreach_lerp(grads, buffers, group["momentum"])
+            stacks: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for p, blend in zip(ps, blends, strict=True):
+                n = self._parts.get(p, 1)
+                for weight, g in zip(p.chunk(n), blend.chunk(n), strict=True):
+                    wide = (weight, g) if g.shape[0] <= g.shape[1] else (weight.mT, g.mT)
+                    stacks[tuple(wide[0].shape)].append(wide)
+            for shape, pairs in stacks.items():
+                self._step_stack(shape, pairs, group["lr"])
 
     def _step_stack(
-        self, shape: tuple[int, ...], ps: list[nn.Parameter], lr: float, momentum: float
+        self, shape: tuple[int, ...], pairs: list[tuple[Tensor, Tensor]], lr: float
     ) -> None:
-        for p in ps:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum"] for p in ps]
-        grads = [p.grad for p in ps if p.grad is not None]
-        torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        blend = torch.stack(torch._foreach_lerp(grads, buffers, momentum))
-        half = blend.is_cuda
-        update = orthogonalise(blend.bfloat16() if half else blend).to(blend.dtype)
+        blend = torch.stack([g for _, g in pairs])
+        update = orthogonalise(blend.bfloat16() if blend.is_cuda else blend).to(blend.dtype)
         # Unit spectral norm -> the same root mean square for every shape.
         scale = 0.2 * math.sqrt(max(shape))
-        torch._foreach_add_(list[Tensor](ps), list(update.unbind(0)), alpha=-lr * scale)
+        weights = [w for w, _ in pairs]
+        torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr * scale)
 
 
 def make_optimisers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
     """Name -> optimiser: "muon" for matrices and "adam" for the rest, or "adam" alone."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
+    parts: dict[nn.Parameter, int] = {}
     for name, p in model.named_parameters():
+        if name.endswith(".qkv"):
+            parts[p] = 3
         hidden = config.optimiser == "muon" and name.rsplit(".", 1)[-1] in _MUON
         (matrices if hidden else rest).append(p)
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
@@ -79,7 +96,7 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> dict[str, torch.op
         )
     }
     if matrices:
-        out["muon"] = Muon(matrices, config.muon_lr, config.momentum)
+        out["muon"] = Muon(matrices, config.muon_lr, config.momentum, parts)
     return out
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mdlzip.config import ModelConfig, load_preset
-from mdlzip.model import layers
+from mdlzip.model import attention, layers
 from mdlzip.model.transformer import Transformer
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import tensor_shapes
@@ -53,16 +53,56 @@ def test_no_position_sees_itself_or_the_future(config: ModelConfig, length: int)
     assert not torch.allclose(before[:, 21:], after[:, 21:])
 
 
-def test_banded_attention_is_masked_attention() -> None:
+def plain_attention(
+    qkv: torch.Tensor, heads: int, window: int, table: torch.Tensor | None
+) -> torch.Tensor:
+    """By the definition: turn, score, mask, softmax, sum."""
+    b, t, _ = qkv.shape
+    q, k, v = qkv.view(b, t, 3, heads, -1).unbind(2)
+    if table is not None:
+        turn = table[:t, None, :]
+        q, k = (
+            torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+            for x in (q, k)
+        )
+    i, j = torch.arange(t)[:, None], torch.arange(t)[None, :]
+    scores = torch.einsum("bthk,bshk->bhts", q, k) / math.sqrt(q.shape[-1])
+    scores = scores.masked_fill(~((j <= i) & (j > i - window)), -math.inf)
+    return torch.einsum("bhts,bshk->bthk", scores.softmax(-1), v).flatten(2)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("length", "window"), [(24, 8), (21, 8), (5, 8), (24, 0)])
+def test_attention_and_its_gradient(length: int, window: int, turned: bool) -> None:
     generator = torch.Generator().manual_seed(2)
-    q, k, v = (torch.randn(2, 24, 3, 4, generator=generator) for _ in range(3))
-    mask = torch.zeros(3, 8, 16).masked_fill(~layers.band_mask(24, 8), -math.inf)
-    found = layers.banded_attention(q, k, v, 8, mask)
-    i, j = torch.arange(24)[:, None], torch.arange(24)[None, :]
-    scores = torch.einsum("bthk,bshk->bhts", q, k) / 2
-    scores = scores.masked_fill(~((j <= i) & (j > i - 8)), -math.inf)
-    expected = torch.einsum("bhts,bshk->bthk", scores.softmax(-1), v)
+    qkv = torch.randn(2, length, 36, generator=generator, requires_grad=True)
+    upstream = torch.randn(2, length, 12, generator=generator)
+    table = layers.rotary_table(24, 4) if turned else None
+    qk, v = attention.split_heads(qkv, 3, window, table)
+    if window:
+        mask = attention.band_mask(24, window)[: -(-length // window) + 1]
+        found = attention.banded_attention(qk, v, length, mask)
+    else:
+        found = attention.full_attention(qk, v)
+    expected = plain_attention(qkv, 3, window or length, table)
     assert torch.allclose(found, expected, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(found, qkv, upstream),
+        torch.autograd.grad(expected, qkv, upstream),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_cross_entropy_and_its_gradient() -> None:
+    logits = torch.randn(7, 5, requires_grad=True)
+    targets = torch.tensor([0, 4, -100, 2, 2, -100, 1])
+    found = layers.cross_entropy(logits, targets, -100)
+    expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100)
+    assert torch.allclose(found, expected, atol=1e-6)
+    (a,) = torch.autograd.grad(found, logits)
+    (b,) = torch.autograd.grad(expected, logits)
+    assert torch.allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("function", ["rms_norm", "fast_causal_conv", "squared_relu"])
