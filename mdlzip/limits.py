@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MAX_ORIGINAL_BYTES = 1 << 48
+MIN_ALPHABET = 2  # byte values of a model: the range coder knows no distribution of one symbol
 MIN_CHUNK_SIZE = 16
 MAX_CHUNK_SIZE = 16384
 MAX_GROUP_CHUNKS = 1 << 16

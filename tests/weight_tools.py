@@ -7,9 +7,11 @@ import numpy as np
 from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import (
+    VOCABULARY,
     IntegerNetwork,
     QuantTensor,
     activation_sites,
+    alphabet_of,
     tensor_shapes,
 )
 
@@ -46,7 +48,7 @@ def structured_codes(
 def random_network(
     config: ModelConfig = TINY, seed: int = 0, density: float = 0.3, size: float = 4.0
 ) -> IntegerNetwork:
-    """A network of independent codes with steps and exponents over their whole ranges."""
+    """Independent codes; steps, exponents and alphabets over their whole ranges."""
     rng = np.random.default_rng(seed)
     tensors = {
         name: QuantTensor(
@@ -57,7 +59,8 @@ def random_network(
         for name, shape in tensor_shapes(config).items()
     }
     exponents = {site: int(rng.integers(-12, 13)) for site in activation_sites(config)}
-    return IntegerNetwork(config, tensors, exponents)
+    present = rng.random(VOCABULARY) < rng.random()
+    return IntegerNetwork(config, tensors, exponents, alphabet_of(present))
 
 
 def same_network(a: IntegerNetwork, b: IntegerNetwork) -> bool:
@@ -65,6 +68,7 @@ def same_network(a: IntegerNetwork, b: IntegerNetwork) -> bool:
     return (
         a.config == b.config
         and a.exponents == b.exponents
+        and np.array_equal(a.alphabet, b.alphabet)
         and list(a.tensors) == list(b.tensors)
         and all(
             (t.mantissa, t.exponent) == (b.tensors[n].mantissa, b.tensors[n].exponent)

@@ -2,8 +2,9 @@
 
 For each tensor NAME: `NAME.indices` int32 [ndim, nnz] in row-major order without repeats,
 `NAME.values` int8 [nnz], `NAME.scale` float64 [1] (weight = value * scale) and `NAME.step` int32
-[2], the same scale exactly: mantissa * 2**-exponent. The model's shape, chunk_size, group_chunks
-and the activation exponents are metadata strings.
+[2], the same scale exactly: mantissa * 2**-exponent. The model's shape, chunk_size, group_chunks,
+the activation exponents and the alphabet (hexadecimal, 32 bytes as in the weights section; all byte
+values if it is missing) are metadata strings.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mdlzip import limits
+from mdlzip.archive.weights import alphabet_bitmap, bitmap_alphabet
 from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
@@ -24,12 +26,14 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
+    all_bytes,
     tensor_shapes,
 )
 
 FORMAT = "mdlzip weights 1"
 PARTS = {"indices": "I32", "values": "I8", "scale": "F64", "step": "I32"}
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
+_BITMAP = re.compile(r"[0-9a-f]{64}")
 
 
 def export_safetensors(
@@ -49,6 +53,7 @@ def export_safetensors(
     metadata |= {"format": FORMAT, "chunk_size": str(chunk_size)}
     metadata |= {"group_chunks": str(group_chunks)}
     metadata |= {"exponents": " ".join(map(str, network.exponents.values()))}
+    metadata |= {"alphabet": alphabet_bitmap(network.alphabet).hex()}
     save_file(arrays, path, metadata=metadata)
 
 
@@ -86,13 +91,13 @@ class _Import:
         config = self._config()
         chunk_size = self._integer("chunk_size", limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE)
         group_chunks = self._integer("group_chunks", 1, limits.MAX_GROUP_CHUNKS)
-        exponents = self._exponents(config)
+        exponents, alphabet = self._exponents(config), self._alphabet()
         shapes = tensor_shapes(config)
         wanted = {f"{name}.{part}" for name in shapes for part in PARTS}
         for name in sorted(wanted ^ set(self._file.keys())):
             raise self._fail(f"tensor {name} is {'missing' if name in wanted else 'unknown'}")
         tensors = {name: self._tensor(name, shape) for name, shape in shapes.items()}
-        return IntegerNetwork(config, tensors, exponents), chunk_size, group_chunks
+        return IntegerNetwork(config, tensors, exponents, alphabet), chunk_size, group_chunks
 
     def _fail(self, reason: str) -> CorruptArchive:
         return CorruptArchive(f"{self._path}: {reason}")
@@ -135,6 +140,17 @@ class _Import:
             if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
                 raise self._fail(f"activation exponent {text!r} is outside {low}..{high}")
         return {site: int(text) for site, text in zip(sites, texts, strict=True)}
+
+    def _alphabet(self) -> np.ndarray:
+        if "alphabet" not in self._metadata:
+            return all_bytes()
+        text = self._metadata["alphabet"]
+        if not _BITMAP.fullmatch(text):
+            raise self._fail(f"metadata alphabet = {text[:80]!r} is not 64 hexadecimal digits")
+        alphabet = bitmap_alphabet(bytes.fromhex(text))
+        if alphabet.size < limits.MIN_ALPHABET:
+            raise self._fail(f"metadata alphabet has {alphabet.size} byte values")
+        return alphabet
 
     def _part(self, name: str, part: str, shape: tuple[int, ...]) -> np.ndarray:
         piece = self._file.get_slice(f"{name}.{part}")

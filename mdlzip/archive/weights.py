@@ -13,6 +13,7 @@ from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised.network import (
+    VOCABULARY,
     IntegerNetwork,
     QuantTensor,
     activation_sites,
@@ -31,7 +32,7 @@ class PackedWeights:
     """A weights section's payload, and what its bytes are for.
 
     ledger: "positions" (which cells are not zero), "values" (signs and magnitudes), "scales" (mode,
-    steps, activation exponents); the lines add up to len(data).
+    alphabet, steps, activation exponents); the lines add up to len(data).
     """
 
     data: bytes
@@ -46,7 +47,7 @@ def pack_weights(network: IntegerNetwork, mode: str = "coded") -> PackedWeights:
     """
     if mode not in MODES:
         raise UsageError(f"weights must be one of {', '.join(MODES)}, not {mode!r}")
-    head = bytes([MODES.index(mode)]) + _pack_steps(network)
+    head = bytes([MODES.index(mode)]) + alphabet_bitmap(network.alphabet) + _pack_steps(network)
     if mode == "coo":
         return _pack_coo(network, head)
     stream, position_bits, value_bits = _encode(network)
@@ -65,13 +66,13 @@ def unpack_weights(buffer: bytes | bytearray | memoryview, config: ModelConfig) 
     decode to other weights: the section's CRC is there to notice.
     """
     cursor = Cursor(buffer, SECTION)
-    mode = _read_mode(cursor)
+    mode, alphabet = _read_mode(cursor), _read_alphabet(cursor)
     steps, exponents = _read_steps(cursor, config)
     read = _read_coo if mode == "coo" else _read_coded
     codes = read(cursor, config)
     cursor.finish()
     tensors = {name: QuantTensor(codes[name], *steps[name]) for name in codes}
-    return IntegerNetwork(config=config, tensors=tensors, exponents=exponents)
+    return IntegerNetwork(config, tensors, exponents, alphabet)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def weights_summary(buffer: bytes | bytearray | memoryview, config: ModelConfig)
     In a coded section they are the encoder's notes; `unpack_weights` checks the count.
     """
     cursor = Cursor(buffer, SECTION)
-    mode = _read_mode(cursor)
+    mode, _ = _read_mode(cursor), _read_alphabet(cursor)
     _read_steps(cursor, config)
     if mode == "coded":
         nnz, positions = _read_notes(cursor, config)
@@ -120,7 +121,20 @@ def code_cost_bits(network: IntegerNetwork) -> dict[str, float]:
     return costs
 
 
-# --- steps and activation exponents -------------------------------------------------------------
+def alphabet_bitmap(alphabet: np.ndarray) -> bytes:
+    """32 bytes: bit b & 7 (0 the least) of byte b >> 3 is set for every value b of `alphabet`."""
+    present = np.zeros(VOCABULARY, bool)
+    present[alphabet] = True
+    return np.packbits(present, bitorder="little").tobytes()
+
+
+def bitmap_alphabet(bitmap: bytes | memoryview) -> np.ndarray:
+    """The ascending byte values, uint8, of 32 bytes from `alphabet_bitmap`."""
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    return np.flatnonzero(bits).astype(np.uint8)
+
+
+# --- alphabet, steps and activation exponents ---------------------------------------------------
 
 
 def _pack_steps(network: IntegerNetwork) -> bytes:
@@ -142,6 +156,14 @@ def _read_mode(cursor: Cursor) -> str:
     if mode >= len(MODES):
         raise cursor.fail("mode", f"is {mode}, not 0..{len(MODES) - 1}")
     return MODES[mode]
+
+
+def _read_alphabet(cursor: Cursor) -> np.ndarray:
+    alphabet = bitmap_alphabet(cursor.take(VOCABULARY // 8, "alphabet"))
+    if alphabet.size < limits.MIN_ALPHABET:
+        least = limits.MIN_ALPHABET
+        raise cursor.fail("alphabet", f"has {alphabet.size} byte values, {least} are the least")
+    return alphabet
 
 
 def _signed(cursor: Cursor, what: str, low: int, high: int) -> int:

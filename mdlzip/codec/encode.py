@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import numpy as np
+
 from mdlzip.archive.header import NO_METADATA, Header, Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
@@ -37,7 +39,7 @@ from mdlzip.errors import (
     VerifyFailed,
 )
 from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
-from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.network import VOCABULARY, IntegerNetwork
 
 if TYPE_CHECKING:
     from mdlzip.training.run import TrainResult
@@ -90,9 +92,10 @@ def compress(
 ) -> CompressReport:
     """Compress a file, or stdin ("-"), into an archive; None as `dst` means src + ".mdlz".
 
-    network: code with this network instead of training one. Nothing appears under the final name
-    until the archive has decoded to the input (unless options.verify is off). Raises UsageError,
-    OutputExists, Interrupted (`--resume` continues), VerifyFailed, ExportRefused, MdlzipError.
+    network: code with this network instead of training one; it must know every byte value of the
+    input. Nothing appears under the final name until the archive has decoded to the input (unless
+    options.verify is off). Raises UsageError, OutputExists, Interrupted (`--resume` continues),
+    VerifyFailed, ExportRefused, MdlzipError.
     """
     options = options or CompressOptions()
     source = None if str(src) == STDIN else Path(src)
@@ -120,6 +123,8 @@ def _target(source: Path | None, dst: str | Path | None) -> Path | None:
 
 def _run(job: _Job, source: str) -> CompressReport:
     given = job.network is not None
+    if job.network is not None:
+        _check_alphabet(job.corpus, job.network, source)
     text, job.digest = identity(job.corpus)
     with ExitStack() as stack:
         rivals = Rivals({})
@@ -140,6 +145,20 @@ def _run(job: _Job, source: str) -> CompressReport:
                     raise
                 job.skipped = f"the trained model cannot be stored ({problem})"
         return _write(job, rivals, source)
+
+
+def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> None:
+    """Raises UsageError if the file holds a byte value that a given network cannot predict."""
+    if network.alphabet.size == VOCABULARY:
+        return
+    outside = network.ranks < 0
+    for block in corpus.blocks():
+        values = np.frombuffer(block, np.uint8)
+        if outside[values].any():
+            raise UsageError(
+                f"{source}: holds byte value {values[outside[values]][0]}, which the given weights"
+                f" cannot predict; they know {network.alphabet.size} values"
+            )
 
 
 def _train(job: _Job, work_dir: Path) -> None:

@@ -3,6 +3,7 @@
 One range-coder stream per group. Counts reach the coder as float64 (pinned: the same values as
 float32 would give another stream) through `Categorical(perfect=False)`; all are integers >= 1 with
 sums below 2**53, so float64 carries them unrounded and one fixed recipe of IEEE operations follows.
+Symbols are numbered 0..P-1, 2 <= P <= 256: places in the network's alphabet, not byte values.
 Words are stored big-endian without trailing zero bytes.
 """
 
@@ -23,7 +24,7 @@ class Encoder:
         self._coder = constriction.stream.queue.RangeEncoder()
 
     def encode(self, symbols: np.ndarray, counts: np.ndarray) -> None:
-        """Append symbols (n,) int32 under counts (n, 256) float64, each a whole number >= 1."""
+        """Append symbols (n,) int32 under counts (n, P) float64, each a whole number >= 1."""
         self._coder.encode(symbols, _MODEL, counts)
 
     def finish(self) -> bytes:
@@ -44,7 +45,7 @@ class Decoder:
             raise CorruptArchive(f"coded group: {error}") from None
 
     def decode(self, counts: np.ndarray) -> np.ndarray:
-        """Next n symbols (n,) int32 under counts (n, 256) float64."""
+        """Next n symbols (n,) int32 under counts (n, P) float64."""
         try:
             return self._coder.decode(_MODEL, counts)
         except (AssertionError, ValueError) as error:

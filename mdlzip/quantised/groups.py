@@ -20,6 +20,7 @@ import torch
 
 from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
+from mdlzip.errors import ExportRefused
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
 from mdlzip.quantised.network import START_SYMBOL, IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -91,13 +92,27 @@ def _counts_at(predictor: Predictor, gaps: object, t: int, n: int) -> np.ndarray
         return predictor.count_table[gaps[:n, t].cpu().numpy()]
     from mdlzip.quantised.kernels_cpu import take_counts
 
-    out = np.empty((n, 256))
+    out = np.empty((n, predictor.alphabet.size))
     take_counts(gaps, predictor.count_table, t, n, out)
     return out
 
 
+def _ranks(predictor: Predictor, symbols: np.ndarray, lengths: list[int]) -> np.ndarray:
+    """int32 (chunk_size, chunks): places in the alphabet; 0 after a short end."""
+    ranks = predictor.ranks[symbols]
+    ranks[-1, lengths[-1] :] = 0  # what pads the last chunk need not be in the alphabet
+    if ranks.min() < 0:
+        value = symbols[ranks < 0][0]
+        raise ExportRefused(f"byte value {value} is not in the alphabet of the network")
+    return np.ascontiguousarray(ranks.T)
+
+
 def encode_group(predictor: Predictor, symbols: np.ndarray, lengths: list[int]) -> bytes:
-    """One coded group. symbols: uint8 (chunks, chunk_size), zero after a short end."""
+    """One coded group. symbols: uint8 (chunks, chunk_size), zero after a short end.
+
+    Raises ExportRefused for a byte outside the network's alphabet.
+    """
+    columns = _ranks(predictor, symbols, lengths)
     chunk_size = symbols.shape[1]
     tile = max(1, ENCODE_TILE_BYTES // chunk_size)
     if predictor.device.type != "cpu":
@@ -110,7 +125,6 @@ def encode_group(predictor: Predictor, symbols: np.ndarray, lengths: list[int]) 
     if len(parts) > 1:
         gaps = np.concatenate(parts) if predictor.fused else torch.cat(parts)
     encoder = Encoder()
-    columns = np.ascontiguousarray(symbols.T).astype(np.int32)
     for t in range(max(lengths)):
         n = _active(lengths, t)
         encoder.encode(columns[t, :n], _counts_at(predictor, gaps, t, n))
@@ -157,7 +171,8 @@ def decode_batch(
         for decoder, chunk_lengths, start in zip(decoders, lengths, starts[:-1], strict=True):
             n = _active(chunk_lengths, t)
             if n:
-                out[t, start : start + n] = decoder.decode(counts[start : start + n])
+                ranks = decoder.decode(counts[start : start + n])
+                out[t, start : start + n] = predictor.alphabet[ranks]
         previous[:, 0] = out[t]
     columns = out.T
     result = []

@@ -10,7 +10,8 @@ all positions at once (encoder, T = chunk length) and one at a time (decoder, T 
 The twin for other devices is `kernels_torch`, in plain int64; both follow `docs/format.md`,
 "Integer predictor".
 
-Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width.
+Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width,
+P byte values of the alphabet.
 `factor` arguments are mantissa * 2**-shift, an exact float64.
 """
 
@@ -241,7 +242,7 @@ def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-de
 
 @_jit
 def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
-    """out (B, T, 256) uint16 = min(best - logit, last), logits in units of 1/64 nat."""
+    """out (B, T, P) uint16 = min(best - logit, last), logits in units of 1/64 nat."""
     b_, t_, v_ = acc.shape
     logits = np.empty(v_, np.float64)
     for b in range(b_):
@@ -259,7 +260,7 @@ def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
 
 @_jit
 def take_counts(gaps, table, t, n, out):  # type: ignore[no-untyped-def]
-    """out (n, 256) float64 = table[gaps[:n, t]]: symbol counts at position t of n chunks."""
+    """out (n, P) float64 = table[gaps[:n, t]]: symbol counts at position t of n chunks."""
     for b in range(n):
         row, os = gaps[b, t], out[b]
         for v in range(row.shape[0]):

@@ -143,6 +143,6 @@ def gelu(
 
 
 def logit_gaps(acc: Tensor, mantissa: int, shift: int, bias: Tensor, last: int) -> Tensor:
-    """int64 (B, T, 256) of min(max logit - logit, last)."""
+    """int64 (B, T, P) of min(max logit - logit, last)."""
     logits = requantise(acc, mantissa, shift, bias)
     return (logits.amax(-1, keepdim=True) - logits).clamp(max=last)

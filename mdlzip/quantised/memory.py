@@ -11,13 +11,17 @@ _PROGRAM_BYTES = 150 << 20
 
 
 def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -> int:
-    """Predicted peak in bytes: caches, activations, counts and weights of all threads."""
+    """Predicted peak in bytes: caches, activations, counts and weights of all threads.
+
+    For the largest alphabet: the smaller ones are known only once the weights are read.
+    """
     d = config.d_model
     chunks = max(DECODE_TILE_CHUNKS, layout.group_chunks)
     window = window_of(config, layout.chunk_size)
     cache = config.n_layers * (2 * window * d + 8 * d * max(config.conv_width - 1, 0))
     activations = 4 * (12 * d + 4 * config.d_ff) + 256 * 14
     weights = 4 * (config.n_layers * (4 * d * d + 2 * d * config.d_ff) + 2 * 257 * d)
+    weights += 256 * d  # the head's rows in use are a copy
     tables = layout.chunk_size * d * 4
     tile = chunks * (cache + activations + layout.chunk_size)
     return (threads + 1) * (tile + weights) + tables + _PROGRAM_BYTES

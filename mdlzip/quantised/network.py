@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
-from mdlzip.limits import MAX_MATRIX_CODE, MAX_STEP_EXPONENT, MAX_STEP_MANTISSA, MAX_VECTOR_CODE
+from mdlzip.limits import (
+    MAX_MATRIX_CODE,
+    MAX_STEP_EXPONENT,
+    MAX_STEP_MANTISSA,
+    MAX_VECTOR_CODE,
+    MIN_ALPHABET,
+)
 
 VOCABULARY = 256
 START_SYMBOL = 256  # row of the embedding that stands before the first byte of every chunk
+
+
+def all_bytes() -> np.ndarray:
+    """The alphabet of all byte values, uint8 (256,)."""
+    return np.arange(VOCABULARY, dtype=np.uint8)
+
+
+def alphabet_of(present: np.ndarray) -> np.ndarray:
+    """Ascending byte values, uint8, for a file with those of `present`, boolean (256,).
+
+    A file of a single value gets a neighbour as well, an empty one 0 and 1: two are the least.
+    """
+    values = np.flatnonzero(present)
+    if values.size < MIN_ALPHABET:
+        only = int(values[0]) if values.size else 0
+        values = np.array(sorted((only, only ^ 1)))
+    return values.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -51,16 +74,19 @@ class QuantTensor:
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Everything a decoder needs to predict: configuration, tensors and activation exponents.
+    """Everything a decoder needs to predict: configuration, tensors, exponents and alphabet.
 
     tensors: name -> QuantTensor, exactly the names and shapes of `tensor_shapes(config)`, in order.
     exponents: activation site -> e, value = code * 2**-e, exactly the sites of
     `activation_sites(config)`, in order; -16..24.
+    alphabet: uint8, 2..256 byte values, strictly ascending: what the network can predict. The rows
+    of other bytes in head and head_bias are not used, nor is anything coded that holds such a byte.
     """
 
     config: ModelConfig
     tensors: dict[str, QuantTensor]
     exponents: dict[str, int]
+    alphabet: np.ndarray = field(default_factory=all_bytes)
 
     def __post_init__(self) -> None:
         shapes = tensor_shapes(self.config)
@@ -68,6 +94,12 @@ class IntegerNetwork:
             raise ExportRefused("tensor names or shapes do not fit the model configuration")
         if list(self.exponents) != activation_sites(self.config):
             raise ExportRefused("activation sites do not fit the model configuration")
+        if self.alphabet.dtype != np.uint8 or self.alphabet.ndim != 1:
+            raise ExportRefused("the alphabet must be a vector of uint8")
+        if self.alphabet.size < MIN_ALPHABET:
+            raise ExportRefused(f"the alphabet has less than {MIN_ALPHABET} byte values")
+        if (self.alphabet[1:] <= self.alphabet[:-1]).any():
+            raise ExportRefused("the alphabet does not rise strictly")
 
     @property
     def nnz(self) -> int:
@@ -78,6 +110,13 @@ class IntegerNetwork:
     def n_weights(self) -> int:
         """Number of stored cells, zero or not."""
         return sum(t.codes.size for t in self.tensors.values())
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """int32 (256,): place of each byte value in the alphabet, -1 for those outside."""
+        ranks = np.full(VOCABULARY, -1, np.int32)
+        ranks[self.alphabet] = np.arange(self.alphabet.size, dtype=np.int32)
+        return ranks
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

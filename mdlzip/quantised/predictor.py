@@ -7,7 +7,7 @@ share this file's flow: fused CPU kernels and whole-tensor torch operations for 
 Matrix products multiply small integers; the carrier (int8, float32, float64, int64) is chosen by
 the largest possible sum, so every product is exact and no order of summation can change a bit.
 
-Shapes: B chunks, T positions, D width.
+Shapes: B chunks, T positions, D width, P byte values of the alphabet.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Predictor:
     ) -> None:
         self.net = prepare(network)
         self.config = network.config
+        self.alphabet, self.ranks = network.alphabet, network.ranks
         self.chunk_size = chunk_size
         self.device = torch.device(device)
         self.fused = (kernels or ("cpu" if self.device.type == "cpu" else "torch")) == "cpu"
@@ -132,8 +133,9 @@ class Predictor:
         """Logit gaps for the next T positions of every chunk.
 
         previous: (B, T) integers, the symbol before each position (START_SYMBOL before the first).
-        Returns (B, T, 256), units of 1/64 nat below the most probable symbol, at most `last_gap`:
-        uint16 numpy from the fused kernels, an int64 tensor otherwise.
+        Returns (B, T, P), units of 1/64 nat below the most probable symbol, at most `last_gap`:
+        uint16 numpy from the fused kernels, an int64 tensor otherwise. Place p is that of byte
+        value `alphabet[p]`.
         """
         if state.position + previous.shape[1] > self.chunk_size:
             raise ValueError("more positions than the chunk has")
@@ -200,7 +202,7 @@ class Predictor:
             e["head_in"],
             n.head,
         )
-        gaps = np.empty((b, t, 256), np.uint16)
+        gaps = np.empty((b, t, self.alphabet.size), np.uint16)
         f = n.head
         kc.logit_gaps(self._apply(f, h), f.factor, f.bias, self.last_gap, gaps)
         return gaps

@@ -77,7 +77,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All integers of a network in the order in which the predictor uses them."""
+    """All integers of a network in the order in which the predictor uses them.
+
+    head: has a row for each byte value of the alphabet and no others.
+    """
 
     config: ModelConfig
     exponents: dict[str, int]
@@ -105,24 +108,31 @@ def count_table() -> np.ndarray:
 
 
 def _product(
-    net: IntegerNetwork, name: str, e_in: int, bits: int, bits_v: int | None = None
+    net: IntegerNetwork,
+    name: str,
+    e_in: int,
+    bits: int,
+    *,
+    bits_v: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> Product:
     tensor = net.tensors[name]
-    rows = np.abs(tensor.codes.astype(np.int64)).sum(axis=1)
-    bound = int(rows.max(initial=0)) * 127
+    codes = tensor.codes if rows is None else tensor.codes[rows]
+    bound = int(np.abs(codes.astype(np.int64)).sum(axis=1).max(initial=0)) * 127
     shift = tensor.exponent + e_in - bits
     shift_v = tensor.exponent + e_in - (bits if bits_v is None else bits_v)
     low, high = min(shift, shift_v), max(shift, shift_v)
     largest = (bound * tensor.mantissa) << max(0, -low)
     if not -MAX_LEFT_SHIFT <= low <= high <= 62 or largest >= 1 << 51:
         raise ExportRefused(f"{name}: step or sum is outside what the predictor can carry")
-    bias = np.zeros(tensor.codes.shape[0])
+    bias = np.zeros(codes.shape[0])
     if name + "_bias" in net.tensors:
         bias = fixed(net.tensors[name + "_bias"], bits)
+        bias = bias if rows is None else bias[rows]
         if bits_v is not None:
             third = bias.size // 3
             bias[2 * third :] = fixed(net.tensors[name + "_bias"], bits_v)[2 * third :]
-    return Product(tensor.codes, bound, tensor.mantissa, shift, bias, shift_v)
+    return Product(codes, bound, tensor.mantissa, shift, bias, shift_v)
 
 
 def prepare(net: IntegerNetwork) -> Prepared:
@@ -143,7 +153,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
             net,
             p + "attn",
             "norm" if c.shared_norm else "attn_norm",
-            _product(net, p + "attn.qkv", e[p + "attn_in"], qk_bits, e[p + "v"]),
+            _product(net, p + "attn.qkv", e[p + "attn_in"], qk_bits, bits_v=e[p + "v"]),
             _product(net, p + "attn.out", e[p + "attn_out"], RESIDUAL_BITS),
         )
         mlp = _part(
@@ -164,7 +174,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
         layers=tuple(layers),
         final_gain=gain,
         final_bias=bias,
-        head=_product(net, "head", e["head_in"], LOGIT_BITS),
+        head=_product(net, "head", e["head_in"], LOGIT_BITS, rows=net.alphabet),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -13,6 +14,7 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
+    all_bytes,
     is_matrix,
     tensor_shapes,
 )
@@ -34,7 +36,13 @@ CONFIGS = (
         shared_norm=True,
     ),
 )
-EXPECTED = "d1f7b4fd7eb8dad92bd2a09334d13a2b7baad9626f4b7b739e2c2a4149e344cc"
+# Configuration and alphabet: both families, and a head whose 37 rows fit no kernel's block.
+CASES = (
+    (CONFIGS[0], all_bytes()),
+    (CONFIGS[1], all_bytes()),
+    (CONFIGS[0], all_bytes()[3::7]),
+)
+EXPECTED = "1dd4eaf52728837f4bb56acc9e094b5f677cc86266298e73e7bfe31a76b29d55"
 
 
 def _uniform(n: int, seed: int) -> np.ndarray:
@@ -74,14 +82,15 @@ def digest(predictor: Predictor, symbols: np.ndarray, positions_per_call: int) -
 
 
 def self_test(device: str = "cpu") -> str:
-    """Run 4 KiB through both families, in parallel and stepwise, and back; one digest.
+    """Run 4 KiB through every case, in parallel and stepwise, and back; one digest.
 
     Raises AssertionError if the stepwise predictor or the coder disagrees with the parallel one.
     """
     whole = sha256()
-    symbols = (_uniform(4096, 7) % 256).astype(np.uint8).reshape(16, 256)
-    for config in CONFIGS:
-        predictor = Predictor(random_network(config), 256, device=device)
+    for config, alphabet in CASES:
+        symbols = alphabet[_uniform(4096, 7) % alphabet.size].reshape(16, 256)
+        network = replace(random_network(config), alphabet=alphabet)
+        predictor = Predictor(network, 256, device=device)
         parallel = digest(predictor, symbols, 256)
         assert digest(predictor, symbols, 1) == parallel, "stepwise differs from parallel"
         coded = encode_group(predictor, symbols, [256] * 16)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mdlzip.errors import ExportRefused
 from mdlzip.model.transformer import Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -26,7 +27,10 @@ def float_nats(model: Transformer, sample: list[tuple[Tensor, Tensor]]) -> float
 
 
 def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> float:
-    """Mean nats per byte under the integer predictor's counts, on the same chunks."""
+    """Mean nats per byte under the integer predictor's counts, on the same chunks.
+
+    Raises ExportRefused if they hold a byte outside the network's alphabet.
+    """
     predictor = Predictor(network, batches.chunk_size)
     chunks = batches.sample(n_chunks)
     total, n = 0.0, 0
@@ -34,7 +38,10 @@ def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> fl
         x, y = (z.numpy() for z in batches.gather(chunks[i : i + 8]))
         gaps = predictor.forward(shifted(x), predictor.new_state(len(x)))
         counts = predictor.count_table[np.asarray(gaps)]
-        hit = np.take_along_axis(counts, x[..., None], axis=-1)[..., 0]
+        ranks = predictor.ranks[x]
+        if (ranks[y != IGNORE] < 0).any():
+            raise ExportRefused("a byte of the sample is not in the alphabet of the network")
+        hit = np.take_along_axis(counts, ranks[..., None], axis=-1)[..., 0]
         nats = np.log(counts.sum(-1)) - np.log(hit)
         total += float(nats[y != IGNORE].sum())
         n += int((y != IGNORE).sum())

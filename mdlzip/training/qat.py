@@ -21,6 +21,7 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
+    all_bytes,
     is_matrix,
     tensor_shapes,
 )
@@ -165,8 +166,13 @@ def choose_steps(params: Mapping[str, nn.Parameter], step_rms: float) -> dict[st
 
 
 @torch.no_grad()
-def export(model: Transformer, rounding: QatRounding) -> IntegerNetwork:
-    """The integer network that `rounding` has been imitating."""
+def export(
+    model: Transformer, rounding: QatRounding, alphabet: np.ndarray | None = None
+) -> IntegerNetwork:
+    """The integer network that `rounding` has been imitating.
+
+    alphabet: uint8, the byte values it shall predict (see `alphabet_of`); None for all.
+    """
     tensors = {}
     params = dict(model.named_parameters())
     for name in tensor_shapes(model.config):
@@ -176,4 +182,5 @@ def export(model: Transformer, rounding: QatRounding) -> IntegerNetwork:
         step = mantissa * 2.0**-exponent
         codes = round_codes(w, step, code_limit(name, w.ndim), zone)
         tensors[name] = QuantTensor(codes.numpy().astype(np.int8), mantissa, exponent)
-    return IntegerNetwork(model.config, tensors, dict(rounding.exponents))
+    alphabet = all_bytes() if alphabet is None else alphabet
+    return IntegerNetwork(model.config, tensors, dict(rounding.exponents), alphabet)

@@ -87,6 +87,13 @@ GOOD_WEIGHTS = section(WEIGHTS, pack_weights(random_network()).data)
 CODED = b"\x01\x02"
 
 
+def alphabet(*values: int) -> bytes:
+    """A weights section whose bitmap has those bits."""
+    bitmap = sum(1 << value for value in values).to_bytes(32, "little")
+    good = pack_weights(random_network()).data
+    return section(WEIGHTS, good[:1] + bitmap + good[33:])
+
+
 def whole(
     *,
     frames: bytes = frame(CODED),
@@ -183,6 +190,8 @@ SECTION_CASES = [
     ),
     Case("framed weights", learned(section(WEIGHTS, b"", length=FRAMED)), "more than the"),
     Case("empty weights", whole(weights=section(WEIGHTS, b"")), "weights"),
+    Case("alphabet of nothing", whole(weights=alphabet()), "alphabet has 0 byte values"),
+    Case("alphabet of one value", whole(weights=alphabet(97)), "alphabet has 1 byte values"),
     Case(
         "weights of noise",
         whole(weights=section(WEIGHTS, bytes(range(255, 0, -1)))),

@@ -131,6 +131,67 @@ def test_self_test_digest() -> None:
     assert selftest.self_test() == selftest.EXPECTED
 
 
+def some(size: int, seed: int = 5) -> np.ndarray:
+    """An alphabet of that many byte values."""
+    return np.sort(np.random.default_rng(seed).permutation(256)[:size]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch"])
+@pytest.mark.parametrize("size", [2, 3, 37, 100, 255])
+def test_an_alphabet_selects_among_the_logits(
+    network: IntegerNetwork, size: int, kernels: str
+) -> None:
+    """Gaps are those of all symbols, measured from the best one that is left."""
+    alphabet, data = some(size), symbols(3)
+    whole = Predictor(network, CHUNK)
+    part = Predictor(replace(network, alphabet=alphabet), CHUNK, kernels=kernels)
+    full, found = gaps(whole, data, CHUNK)[..., alphabet], gaps(part, data, CHUNK)
+    best = full.min(axis=-1, keepdims=True)
+    known = full < whole.last_gap  # gaps beyond are cut off
+    assert found.shape == (*data.shape, size)
+    assert known.any()
+    assert np.array_equal(found[known], (full - best)[known])
+    assert np.array_equal(gaps(part, data, 7), found)
+
+
+@pytest.mark.parametrize("carrier", ["int8", "float32", "float64", "int64"])
+def test_carriers_agree_on_an_alphabet(network: IntegerNetwork, carrier: str) -> None:
+    net, data = replace(network, alphabet=some(37)), symbols(3)
+    reference = gaps(Predictor(net, CHUNK), data, CHUNK)
+    for kernels in ("cpu", "torch"):
+        found = gaps(Predictor(net, CHUNK, carrier=carrier, kernels=kernels), data, CHUNK)
+        assert np.array_equal(found, reference)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(2, 256), seed=st.integers(0, 2**20), n=st.integers(1, 700),
+    group_chunks=st.integers(1, 5),
+)  # fmt: skip
+def test_any_alphabet_gives_the_bytes_back(size: int, seed: int, n: int, group_chunks: int) -> None:
+    alphabet = some(size, seed)
+    data = alphabet[np.random.default_rng(seed).integers(0, size, n)]
+    net, layout = (
+        replace(selftest.random_network(OURS), alphabet=alphabet),
+        Layout(n, 48, group_chunks),
+    )
+    coded = list(encode_groups(net, data, layout, threads=1))
+    back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
+    assert back == data.tobytes()
+
+
+def test_a_byte_outside_the_alphabet_is_refused() -> None:
+    net = replace(selftest.random_network(OURS), alphabet=np.array([97, 98], np.uint8))
+    data = np.frombuffer(b"ab" * 70, np.uint8).copy()
+    layout = Layout(len(data), 48, 2)
+    assert len(list(encode_groups(net, data, layout, threads=1))) == layout.n_groups
+    for place in (0, 47, 48, len(data) - 1):
+        bad = data.copy()
+        bad[place] = 0  # also what pads the last chunk
+        with pytest.raises(ExportRefused, match="byte value 0 is not in the alphabet"):
+            list(encode_groups(net, bad, layout, threads=1))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees(network: IntegerNetwork) -> None:

@@ -13,8 +13,9 @@ import torch
 from mdlzip.chunks import Layout
 from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
-from mdlzip.errors import Interrupted, UsageError
+from mdlzip.errors import ExportRefused, Interrupted, UsageError
 from mdlzip.model.transformer import Transformer
+from mdlzip.quantised.network import alphabet_of
 from mdlzip.training import checkpoint, qat
 from mdlzip.training.data import IGNORE, Batches, symbols_present
 from mdlzip.training.optim import make_optimisers, orthogonalise
@@ -176,6 +177,25 @@ def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
     expected = figures.float_nats(model, sample)
     found = figures.integer_nats(qat.export(model, rounding), batches, 32)
     assert found == pytest.approx(expected, rel=0.005)
+
+
+def test_an_export_of_fewer_byte_values_predicts_no_worse() -> None:
+    from mdlzip.training import figures
+
+    model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=32, window=8), 64)
+    model.initialise(0)
+    batches = Batches(TEXT, 64, 4, seed=0)
+    x = batches.gather(batches.sample(8))[0]
+    steps = qat.choose_steps(dict(model.named_parameters()), 0.5)
+    rounding = qat.QatRounding(steps, qat.calibrate(model, [x]), 0.0)
+    alphabet = alphabet_of(symbols_present(TEXT))
+    whole, part = qat.export(model, rounding), qat.export(model, rounding, alphabet)
+    assert whole.alphabet.size == 256 and np.array_equal(part.alphabet, alphabet)
+    nats = [figures.integer_nats(network, batches, 32) for network in (whole, part)]
+    assert nats[1] < nats[0]
+    lacking = qat.export(model, rounding, alphabet[1:])
+    with pytest.raises(ExportRefused, match="not in the alphabet"):
+        figures.integer_nats(lacking, batches, 1000)
 
 
 def _stream_peak(model: Transformer, symbols: torch.Tensor) -> torch.Tensor:

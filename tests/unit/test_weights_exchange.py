@@ -97,6 +97,11 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "group": (text("group_chunks", "0"), "metadata group_chunks = '0'"),
     "exponent count": (text("exponents", "1 2"), "exponents has 2 numbers"),
     "exponent range": (text("exponents", " ".join(["13"] * 13)), "exponent '13'"),
+    "alphabet short": (text("alphabet", "ff" * 31), "is not 64 hexadecimal digits"),
+    "alphabet long": (text("alphabet", "ff" * 33), "is not 64 hexadecimal digits"),
+    "alphabet text": (text("alphabet", "xy" * 32), "is not 64 hexadecimal digits"),
+    "alphabet empty": (text("alphabet", "00" * 32), "alphabet has 0 byte values"),
+    "alphabet of one": (text("alphabet", "00" * 31 + "80"), "alphabet has 1 byte values"),
     "missing tensor": (missing, "tensor head.step is missing"),
     "extra tensor": (array("evil.values", np.ones(1, np.int8)), "tensor evil.values is unknown"),
     "index repeat": (entries([(1, 2), (1, 2)], [1, 1]), "not in row-major order"),
@@ -117,6 +122,15 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "mantissa": (array("head.step", np.array([0, 1], np.int32)), "head.step: step mantissa 0"),
     "exponent": (array("head.step", np.array([1, 41], np.int32)), "head.step: step exponent"),
 }
+
+
+def test_a_file_without_alphabet_knows_all_byte_values(exported: Path) -> None:
+    arrays = load_file(exported)
+    with safe_open(exported, framework="numpy") as file:
+        metadata = dict(file.metadata())
+    del metadata["alphabet"]
+    save_file(arrays, exported, metadata=metadata)
+    assert import_safetensors(exported)[0].alphabet.tolist() == list(range(256))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

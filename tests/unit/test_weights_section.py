@@ -20,7 +20,8 @@ from mdlzip.quantised.network import activation_sites, tensor_shapes
 from tests.weight_tools import PAPER, TINY, random_network, same_network
 
 MODES = ("coded", "coo")
-STEPS = 1 + 3 * len(tensor_shapes(TINY))  # offset of the activation exponents
+BITMAP = 32
+STEPS = 1 + BITMAP + 3 * len(tensor_shapes(TINY))  # offset of the activation exponents
 HEAD = STEPS + len(activation_sites(TINY))
 
 
@@ -67,6 +68,22 @@ def test_activation_exponent_out_of_range_is_refused() -> None:
         pack_weights(replace(network, exponents=exponents))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("values", [(0, 255), (7, 8), (97, 98, 100), range(256)])
+def test_the_alphabet_is_a_bitmap(mode: str, values: tuple[int, ...]) -> None:
+    network = replace(random_network(), alphabet=np.array(values, np.uint8))
+    data = pack_weights(network, mode).data
+    bits = int.from_bytes(data[1 : 1 + BITMAP], "little")
+    assert [b for b in range(256) if bits >> b & 1] == list(values)
+    assert unpack_weights(data, TINY).alphabet.tolist() == list(values)
+
+
+def test_an_alphabet_may_become_another_but_not_too_small() -> None:
+    good = bytearray(pack_weights(random_network()).data)
+    good[1 : 1 + BITMAP] = bytes(BITMAP - 1) + b"\xc0"
+    assert unpack_weights(bytes(good), TINY).alphabet.tolist() == [254, 255]
+
+
 Damage = Callable[[bytearray], bytes]
 
 
@@ -81,8 +98,11 @@ def put(offset: int, value: bytes) -> Damage:
 SHARED: dict[str, tuple[Damage, str]] = {
     "empty": (lambda data: b"", "mode needs 1 bytes"),
     "mode": (put(0, b"\2"), "mode is 2"),
-    "mantissa": (put(1, b"\0\0"), "step mantissa of embedding is 0"),
-    "exponent": (put(3, b"\x29"), "step exponent of embedding is 41"),
+    "no alphabet": (put(1, bytes(BITMAP)), "alphabet has 0 byte values"),
+    "alphabet of one": (put(1, bytes(BITMAP - 1) + b"\x80"), "alphabet has 1 byte values"),
+    "cut alphabet": (lambda data: bytes(data[:BITMAP]), "alphabet needs 32 bytes"),
+    "mantissa": (put(1 + BITMAP, b"\0\0"), "step mantissa of embedding is 0"),
+    "exponent": (put(3 + BITMAP, b"\x29"), "step exponent of embedding is 41"),
     "activation": (put(STEPS, b"\xf3"), "activation exponent of blocks.0.attn_in is -13"),
     "cut steps": (lambda data: bytes(data[:STEPS]), "activation exponent of blocks.0.attn_in"),
 }
@@ -146,6 +166,8 @@ def test_damaged_coo_section(name: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_the_summary_refuses_what_it_reads(mode: str) -> None:
     data = pack_weights(random_network(), mode).data
-    for cut in (0, 1, STEPS, HEAD):
+    for cut in (0, 1, BITMAP, STEPS, HEAD):
         with pytest.raises(CorruptArchive):
             weights_summary(data[:cut], TINY)
+    with pytest.raises(CorruptArchive, match="alphabet"):
+        weights_summary(data[:1] + bytes(BITMAP) + data[1 + BITMAP :], TINY)
