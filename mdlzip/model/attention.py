@@ -3,8 +3,9 @@
 torch's own gradients of slices, pads and overlapping windows fill and copy a full tensor each; for
 small models that costs as much as the products.
 
-Shapes: B chunks, T positions, D width, H heads, K head width, W window, N = ceil(T / W) blocks. Heads
-stand in rows of S = W + N W positions: the first W are zero, so that every block has one before it.
+Shapes: B chunks, T positions, D width, H heads, K head width, W window, N = ceil(T / W) blocks.
+Heads stand in rows of S = W + N W positions: the first W are zero, so that every block has one
+before it.
 """
 
 from __future__ import annotations

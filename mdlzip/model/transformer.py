@@ -93,6 +93,7 @@ class Transformer(nn.Module):
         self.head = nn.Parameter(torch.empty(START_SYMBOL, config.d_model))
         self.head_bias = nn.Parameter(torch.zeros(START_SYMBOL))
         self.rounding = Rounding()
+        self.register_buffer("alphabet", torch.arange(START_SYMBOL), persistent=False)
         # A window that holds the whole chunk is full attention.
         self.window = config.window if 0 < config.window < chunk_size else 0
         if config.positions == "rotary":
@@ -127,10 +128,15 @@ class Transformer(nn.Module):
                     std = 0.0
                 p.data.copy_(torch.randn(p.shape, generator=generator) * std)
 
-    def forward(self, symbols_BT: Tensor) -> Tensor:
-        """Logits (B, T, 256) for every position of `symbols_BT` (uint8 or int64, B x T).
+    def restrict(self, alphabet: Tensor) -> None:
+        """From now on predict only the P byte values of `alphabet` (int64, ascending)."""
+        self.alphabet = alphabet.to(self.head.device)
 
-        Position t is predicted from symbols 0 .. t - 1 of the same chunk.
+    def forward(self, symbols_BT: Tensor) -> Tensor:
+        """Logits (B, T, P) for every position of `symbols_BT` (uint8 or int64, B x T).
+
+        P: the size of the alphabet, 256 unless `restrict` was called. Position t is predicted from
+        symbols 0 .. t - 1 of the same chunk.
         """
         shifted = F.pad(symbols_BT[:, :-1].long(), (1, 0), value=START_SYMBOL)
         r = self.rounding
@@ -141,7 +147,10 @@ class Transformer(nn.Module):
             x = self._block(x, block, f"blocks.{i}.")
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)
-        return F.linear(h, r.weight("head", self.head), r.weight("head_bias", self.head_bias))
+        head, bias = r.weight("head", self.head), r.weight("head_bias", self.head_bias)
+        if len(self.alphabet) < START_SYMBOL:
+            head, bias = head[self.alphabet], bias[self.alphabet]
+        return F.linear(h, head, bias)
 
     def _table(self, name: str) -> Tensor:
         return self.get_buffer(name)

@@ -1,8 +1,8 @@
 """Optimisers: Muon for matrices (ours), AdamW for the rest and for the paper's family.
 
 Muon (Jordan et al. 2024): momentum, then the update is replaced by the nearest semi-orthogonal
-matrix, found by five Newton-Schulz steps. Matrices of one shape, turned to lie wide, are stacked, so that
-a step is a few batched products.
+matrix, found by five Newton-Schulz steps. Matrices of one shape, turned to lie wide, are stacked,
+so that a step is a few batched products.
 """
 
 from __future__ import annotations

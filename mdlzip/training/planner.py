@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
 from mdlzip.config import Preset, load_preset
+from mdlzip.model.layers import cross_entropy
 from mdlzip.model.transformer import Transformer
-from mdlzip.training.data import IGNORE, Batches
+from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
 
@@ -126,8 +126,10 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
     preset = choose_preset(options, len(data), budget, device)
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)
-    step_s = _time_step(model, preset, data, layout, device)
-    coding_s = _time_coding(model, data, layout, options)
+    alphabet = corpus_alphabet(data)
+    model.restrict(torch.from_numpy(alphabet).long())
+    step_s = _time_step(model, preset, data, layout, device, alphabet)
+    coding_s = _time_coding(model, data, layout, options, alphabet)
     weights = sum(p.numel() for p in model.parameters())
     # A rough law for text-like data; the fallback comparison is what decides in the end.
     entropy = _order0_bits(data)
@@ -146,16 +148,22 @@ def _order0_bits(data: np.ndarray) -> float:
 
 
 def _time_step(
-    model: Transformer, preset: Preset, data: np.ndarray, layout: Layout, device: str
+    model: Transformer,
+    preset: Preset,
+    data: np.ndarray,
+    layout: Layout,
+    device: str,
+    alphabet: np.ndarray,
 ) -> float:
     """Seconds of one training step: the least of a few, on throw-away weights."""
-    batches = Batches(data, layout.chunk_size, chunks_per_step(preset, layout.chunk_size), 0)
+    per_step = chunks_per_step(preset, layout.chunk_size)
+    batches = Batches(data, layout.chunk_size, per_step, 0, alphabet)
     optimisers = make_optimisers(model, preset.train)
     best = math.inf
     for i in range(4):
         began = time.perf_counter()
         x, y = (z.to(device) for z in batches.batch(i))
-        F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE).backward()
+        cross_entropy(model(x).flatten(0, 1), y.flatten(), IGNORE).backward()
         for o in optimisers.values():
             o.step()
             o.zero_grad()
@@ -172,7 +180,9 @@ def chunks_per_step(preset: Preset, chunk_size: int) -> int:
     return max(1, preset.train.batch_chunks * 512 // chunk_size)
 
 
-def _time_coding(model: Transformer, data: np.ndarray, layout: Layout, options: Options) -> float:
+def _time_coding(
+    model: Transformer, data: np.ndarray, layout: Layout, options: Options, alphabet: np.ndarray
+) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
     from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
@@ -185,7 +195,7 @@ def _time_coding(model: Transformer, data: np.ndarray, layout: Layout, options: 
     batches = Batches(data, layout.chunk_size, 2, 0)
     x, _ = batches.batch(0)
     steps = choose_steps(params, 0.5)
-    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0))
+    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), alphabet)
     predictor = Predictor(network, layout.chunk_size)
     rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
     before = torch.get_num_threads()

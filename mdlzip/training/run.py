@@ -32,7 +32,7 @@ from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.sparsity.tamade import find_threshold
 from mdlzip.training import checkpoint, figures
-from mdlzip.training.data import IGNORE, Batches, symbols_present
+from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
 from mdlzip.training.metrics import Metrics
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.planner import Plan, chunks_per_step, make_plan
@@ -132,10 +132,11 @@ class Trainer:
         self.plan, self.config = plan, plan.preset.train
         self.work_dir, self.data = work_dir, data
         self.device = torch.device(plan.device)
-        self.batches = Batches(
-            data, layout.chunk_size, chunks_per_step(plan.preset, layout.chunk_size), options.seed
-        )
+        size, self.alphabet = layout.chunk_size, corpus_alphabet(data)
+        per_step = chunks_per_step(plan.preset, size)
+        self.batches = Batches(data, size, per_step, options.seed, self.alphabet)
         self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
+        self.model.restrict(torch.from_numpy(self.alphabet).long())
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
         self.optimisers = make_optimisers(self.model, self.config)
@@ -161,7 +162,8 @@ class Trainer:
 
     def _absent_symbols(self) -> Masks:
         """Rows of symbols that never occur are never trained: they are zero from the start."""
-        present = symbols_present(self.data)
+        present = np.zeros(256, bool)
+        present[self.alphabet] = True
         rows = torch.from_numpy(np.append(present, True))
         out = {}
         for name, keep in (("embedding", rows), ("head", rows[:-1])):
@@ -332,7 +334,7 @@ class Trainer:
         self._refit_vectors()
         rounding = self.model.rounding
         assert isinstance(rounding, QatRounding)
-        network = export(self.model, rounding)
+        network = export(self.model, rounding, self.alphabet)
         sample = self._sample(64)
         qat = figures.float_nats(self.model, sample)
         self.model.rounding = Rounding()
