@@ -25,6 +25,8 @@ class ModelConfig:
     window: how many positions (itself included) attention sees; 0 means the whole chunk.
     conv_width: taps of the causal depthwise convolution before attention and MLP; 0 means none.
     shared_norm: one norm per block serves attention and MLP (the paper's code).
+    match_min: bytes that must have stood in the chunk before for what followed them to be offered
+    to the network as a guess (`mdlzip.matches`); 0 means no guesses.
     """
 
     d_model: int = 128
@@ -32,12 +34,13 @@ class ModelConfig:
     n_heads: int = 1
     d_ff: int = 512
     window: int = 32
-    conv_width: int = 3
+    conv_width: int = 4
     norm: str = "rms"
     activation: str = "relu2"
     positions: str = "rotary"
     biases: bool = False
     shared_norm: bool = False
+    match_min: int = 3
 
     def __post_init__(self) -> None:
         _check("d_model", self.d_model, 8, limits.MAX_D_MODEL)
@@ -46,6 +49,8 @@ class ModelConfig:
         _check("d_ff", self.d_ff, 8, limits.MAX_D_FF)
         _check("window", self.window, 0, limits.MAX_CHUNK_SIZE)
         _check("conv_width", self.conv_width, 0, limits.MAX_CONV_WIDTH)
+        if self.match_min:
+            _check("match_min", self.match_min, limits.MIN_MATCH, limits.MAX_MATCH)
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
             raise UsageError(
                 f"d_model {self.d_model} must be n_heads {self.n_heads} times an even number"
@@ -77,8 +82,9 @@ class TrainConfig:
     the learning rate where the optimiser is Muon; alpha_stop: where the penalty ends.
     prune_at: fraction of the run at which TAMADE fixes the mask; tolerance: relative loss it may
     cost. qat_at: fraction at which quantisation-aware training begins. step_rms: step of a matrix's
-    codes in root mean squares of its surviving weights; alpha and step_rms of 0 are chosen from the
-    number of weights for each byte of the file (`training.run.price_weights`). deadzone: how much
+    codes in root mean squares of its surviving weights; 0: where rounding and weight bits balance,
+    times coarseness (`training.qat.price_steps`). An alpha of 0 is chosen from the number of
+    weights for each byte of the file (`training.run.price_weights`). deadzone: how much
     the rounding of weights leans towards zero, in steps; 0 = to nearest.
     """
 
@@ -99,6 +105,7 @@ class TrainConfig:
     tolerance: float = 0.004
     qat_at: float = 0.82
     step_rms: float = 0.0
+    coarseness: float = 1.4
     deadzone: float = 0.1
 
     def __post_init__(self) -> None:
@@ -112,6 +119,7 @@ class TrainConfig:
         _check("clip", self.clip, 0.0, 1e6)
         _check("warmup_steps", self.warmup_steps, 0, 1 << 30)
         _check("step_rms", self.step_rms, 0.0, 8.0)
+        _check("coarseness", self.coarseness, 0.01, 100.0)
         _check("deadzone", self.deadzone, 0.0, 0.5)
         if not 0.0 <= self.prune_at <= self.qat_at <= 1.0:
             raise UsageError("0 <= prune_at <= qat_at <= 1 must hold")

@@ -14,6 +14,7 @@ MAX_LAYERS = 64
 MAX_HEADS = 256
 MAX_D_FF = 4 * MAX_D_MODEL
 MAX_CONV_WIDTH = 8
+MIN_MATCH, MAX_MATCH = 2, 8  # bytes that must agree before a match is believed
 
 MAX_MATRIX_CODE = (
     63  # int8 kernels without VNNI add two u8 x s8 products in 16 bits: 255*2*63 < 2**15

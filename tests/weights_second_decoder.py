@@ -125,7 +125,7 @@ def bands(name: str, rows: int) -> list[tuple[str, int, str, str]]:
     }
     if last in table:
         return [(last, rows, *table[last])]
-    special = {"qkv_bias": "", "up_bias": f"hidden {i}", "head_bias": "byte"}
+    special = {"qkv_bias": "", "up_bias": f"hidden {i}", "head_bias": "byte", "match": ""}
     return [("bias", rows, "", special.get(last, "channel"))]
 
 

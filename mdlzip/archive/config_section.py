@@ -10,22 +10,23 @@ from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
 
-CONFIG_BYTES = 20
+CONFIG_BYTES = 21
 NORMS = ("rms", "layer")
 ACTIVATIONS = ("relu2", "gelu")
 POSITIONS = ("rotary", "sinusoidal")
 
 
 def pack_config(config: ModelConfig, layout: Layout) -> bytes:
-    """The section's 20 bytes; the corpus size is not among them, the fixed header has it."""
+    """The section's 21 bytes; the corpus size is not among them, the fixed header has it."""
     return struct.pack(
-        "<HBHHHBBBBBHI",
+        "<HBHHHBBBBBBHI",
         config.d_model,
         config.n_layers,
         config.n_heads,
         config.d_ff,
         config.window,
         config.conv_width,
+        config.match_min,
         NORMS.index(config.norm),
         ACTIVATIONS.index(config.activation),
         POSITIONS.index(config.positions),
@@ -44,6 +45,7 @@ def unpack_config(payload: bytes, size: int, base: int = 0) -> tuple[ModelConfig
     d_model, n_layers = cursor.u16("d_model"), cursor.u8("n_layers")
     n_heads, d_ff = cursor.u16("n_heads"), cursor.u16("d_ff")
     window, conv_width = cursor.u16("window"), cursor.u8("conv_width")
+    match_min = cursor.u8("match_min")
     norm = _choice(cursor, "norm", NORMS)
     activation = _choice(cursor, "activation", ACTIVATIONS)
     positions = _choice(cursor, "positions", POSITIONS)
@@ -66,6 +68,7 @@ def unpack_config(payload: bytes, size: int, base: int = 0) -> tuple[ModelConfig
             d_ff=d_ff,
             window=window,
             conv_width=conv_width,
+            match_min=match_min,
             norm=norm,
             activation=activation,
             positions=positions,

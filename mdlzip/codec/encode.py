@@ -61,6 +61,7 @@ class _Job:
     network: IntegerNetwork | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def layout(self) -> Layout:
@@ -168,6 +169,7 @@ def _train(job: _Job, work_dir: Path) -> None:
         job.corpus.data,
         job.layout,
         job.options,
+        began=job.began,
         work_dir=work_dir,
         on_progress=job.progress,
         should_stop=job.should_stop,

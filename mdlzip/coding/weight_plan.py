@@ -62,5 +62,5 @@ def band_plans(name: str, shape: tuple[int, ...]) -> list[BandPlan]:
         far = LETTER_CASE if last in ("embedding", "head") else 0
         return [BandPlan(0, rows, last, *axes[last], far)]
     kind = "gain" if last == "gain" else "bias"
-    axis = {"up_bias": hidden, "head_bias": "byte"}.get(last, "channel")
+    axis = {"up_bias": hidden, "head_bias": "byte", "match": ""}.get(last, "channel")
     return [BandPlan(0, 1, kind, "", axis)]

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.config import ModelConfig
+from mdlzip.matches import N_LENGTHS, Matcher
 from mdlzip.model import attention, layers
 
 START_SYMBOL = 256
@@ -90,10 +92,14 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_layers))
         if config.norm == "layer":
             self.final_norm = layers.LayerNorm(config.d_model)
-        self.head = nn.Parameter(torch.empty(START_SYMBOL, config.d_model))
-        self.head_bias = nn.Parameter(torch.zeros(START_SYMBOL))
+        rows = START_SYMBOL + bool(config.match_min)  # the last row: trust in a match
+        self.head = nn.Parameter(torch.empty(rows, config.d_model))
+        self.head_bias = nn.Parameter(torch.zeros(rows))
+        if config.match_min:
+            self.match = nn.Parameter(torch.zeros(N_LENGTHS))
         self.rounding = Rounding()
         self.register_buffer("alphabet", torch.arange(START_SYMBOL), persistent=False)
+        self.register_buffer("places", torch.arange(START_SYMBOL), persistent=False)
         # A window that holds the whole chunk is full attention.
         self.window = config.window if 0 < config.window < chunk_size else 0
         if config.positions == "rotary":
@@ -131,6 +137,8 @@ class Transformer(nn.Module):
     def restrict(self, alphabet: Tensor) -> None:
         """From now on predict only the P byte values of `alphabet` (int64, ascending)."""
         self.alphabet = alphabet.to(self.head.device)
+        self.places = torch.full((START_SYMBOL,), -1, device=self.head.device)
+        self.places[self.alphabet] = torch.arange(len(alphabet), device=self.head.device)
 
     def forward(self, symbols_BT: Tensor) -> Tensor:
         """Logits (B, T, P) for every position of `symbols_BT` (uint8 or int64, B x T).
@@ -148,9 +156,23 @@ class Transformer(nn.Module):
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)
         head, bias = r.weight("head", self.head), r.weight("head_bias", self.head_bias)
-        if len(self.alphabet) < START_SYMBOL:
-            head, bias = head[self.alphabet], bias[self.alphabet]
-        return F.linear(h, head, bias)
+        logits = F.linear(h, head[self.alphabet], bias[self.alphabet])
+        if self.config.match_min:
+            trust = F.linear(h, head[START_SYMBOL:], bias[START_SYMBOL:])
+            logits = self._believe_matches(logits, trust, symbols_BT)
+        return logits
+
+    def _believe_matches(self, logits: Tensor, trust: Tensor, symbols: Tensor) -> Tensor:
+        """Add to the logit of each matched symbol: trust (B, T, 1) and the bonus of its length."""
+        previous = np.zeros(symbols.shape, np.int16)
+        previous[:, 1:] = symbols[:, :-1].cpu().numpy()
+        matcher = Matcher(len(previous), self.chunk_size, self.config.match_min)
+        found, lengths = (torch.from_numpy(a).to(logits.device) for a in matcher.advance(previous))
+        bonus = trust + self.rounding.weight("match", self.match)[lengths.long()][..., None]
+        place = self._table("places")[found.clamp_min(0).long()]
+        bonus = bonus * ((found >= 0) & (place >= 0))[..., None]
+        place = place.clamp_min(0)[..., None]
+        return logits.scatter_add_(-1, place, bonus.to(logits.dtype))
 
     def _table(self, name: str) -> Tensor:
         return self.get_buffer(name)

@@ -241,15 +241,23 @@ def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-de
 
 
 @_jit
-def logit_gaps(acc, factor, bias, last, out):  # type: ignore[no-untyped-def]
-    """out (B, T, P) uint16 = min(best - logit, last), logits in units of 1/64 nat."""
-    b_, t_, v_ = acc.shape
+def logit_gaps(acc, factor, bias, last, ranks, symbols, lengths, match, out):  # type: ignore[no-untyped-def]
+    """out (B, T, P) uint16 = min(best - logit, last), logits in units of 1/64 nat.
+
+    match (MAX_LENGTH + 1,): what a match of that length adds to the logit of its symbol, beside
+    column P of acc (B, T, P + 1); empty if there are no matches, and acc is (B, T, P). ranks:
+    int32 (256,), place of a byte value in the alphabet; symbols, lengths: (B, T) from the matcher.
+    """
+    b_, t_, v_ = out.shape
     logits = np.empty(v_, np.float64)
     for b in range(b_):
         for t in range(t_):
             row, os = acc[b, t], out[b, t]
             for v in range(v_):
                 logits[v] = np.floor(np.float64(row[v]) * factor + 0.5) + bias[v]
+            if match.size and symbols[b, t] >= 0 and ranks[symbols[b, t]] >= 0:
+                trust = np.floor(np.float64(row[v_]) * factor + 0.5) + bias[v_]
+                logits[ranks[symbols[b, t]]] += trust + match[lengths[b, t]]
             best = logits[0]
             for v in range(v_):
                 best = logits[v] if logits[v] > best else best

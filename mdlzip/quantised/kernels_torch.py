@@ -142,7 +142,23 @@ def gelu(
     return shift_round(g, 10 - exponent).clamp(-127, 127)
 
 
-def logit_gaps(acc: Tensor, mantissa: int, shift: int, bias: Tensor, last: int) -> Tensor:
-    """int64 (B, T, P) of min(max logit - logit, last)."""
+def logit_gaps(
+    acc: Tensor,
+    mantissa: int,
+    shift: int,
+    bias: Tensor,
+    last: int,
+    guess: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """int64 (B, T, P) of min(max logit - logit, last).
+
+    guess: place in the alphabet of the symbol that a match offers (negative for none) and what its
+    length adds, int64 (B, T); then acc has one more column, the trust.
+    """
     logits = requantise(acc, mantissa, shift, bias)
+    if guess is not None:
+        rank, length_bonus = guess
+        logits, trust = logits[..., :-1].contiguous(), logits[..., -1]
+        bonus = torch.where(rank >= 0, trust + length_bonus, 0)
+        logits.scatter_add_(-1, rank.clamp(min=0)[..., None], bonus[..., None])
     return (logits.amax(-1, keepdim=True) - logits).clamp(max=last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
+from mdlzip.matches import state_bytes
 from mdlzip.quantised.prepared import window_of
 
 DECODE_TILE_CHUNKS = 512
@@ -23,5 +24,6 @@ def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -
     weights = 4 * (config.n_layers * (4 * d * d + 2 * d * config.d_ff) + 2 * 257 * d)
     weights += 256 * d  # the head's rows in use are a copy
     tables = layout.chunk_size * d * 4
-    tile = chunks * (cache + activations + layout.chunk_size)
+    matcher = state_bytes(layout.chunk_size) if config.match_min else 0
+    tile = chunks * (cache + activations + layout.chunk_size + matcher)
     return (threads + 1) * (tile + weights) + tables + _PROGRAM_BYTES

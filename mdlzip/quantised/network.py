@@ -15,6 +15,7 @@ from mdlzip.limits import (
     MAX_VECTOR_CODE,
     MIN_ALPHABET,
 )
+from mdlzip.matches import N_LENGTHS
 
 VOCABULARY = 256
 START_SYMBOL = 256  # row of the embedding that stands before the first byte of every chunk
@@ -147,8 +148,12 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if config.norm == "layer":
         shapes["final_norm.gain"] = (d,)
         shapes["final_norm.bias"] = (d,)
-    shapes["head"] = (VOCABULARY, d)
-    shapes["head_bias"] = (VOCABULARY,)
+    # The row after the last symbol says how far a match is to be trusted.
+    rows = VOCABULARY + bool(config.match_min)
+    shapes["head"] = (rows, d)
+    shapes["head_bias"] = (rows,)
+    if config.match_min:
+        shapes["match"] = (N_LENGTHS,)
     return shapes
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mdlzip.errors import ExportRefused
+from mdlzip.matches import Matcher
 from mdlzip.quantised import kernels_torch as kt
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import START_SYMBOL, IntegerNetwork
@@ -42,6 +43,9 @@ _DTYPE = {
 }
 
 
+_NO_GUESS = (np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
+
+
 @dataclass
 class State:
     """What a batch of chunks carries from one call to the next."""
@@ -51,6 +55,7 @@ class State:
     history: list[Any] = field(default_factory=list)  # per sublayer: (B, w - 1, D)
     keys: list[Any] = field(default_factory=list)  # per layer
     values: list[Any] = field(default_factory=list)
+    matcher: Matcher | None = None
 
 
 class Predictor:
@@ -114,6 +119,8 @@ class Predictor:
         """State at the beginning of `batch` chunks."""
         c = self.config
         state = State(batch)
+        if c.match_min:
+            state.matcher = Matcher(batch, self.chunk_size, c.match_min)
         w = max(c.conv_width - 1, 0)
         for _ in range(c.n_layers):
             for _part in range(2):
@@ -204,7 +211,18 @@ class Predictor:
         )
         gaps = np.empty((b, t, self.alphabet.size), np.uint16)
         f = n.head
-        kc.logit_gaps(self._apply(f, h), f.factor, f.bias, self.last_gap, gaps)
+        symbols, lengths = _NO_GUESS if state.matcher is None else state.matcher.advance(previous)
+        kc.logit_gaps(
+            self._apply(f, h),
+            f.factor,
+            f.bias,
+            self.last_gap,
+            self.ranks,
+            symbols,
+            lengths,
+            n.match,
+            gaps,
+        )
         return gaps
 
     def _empty(self, p: Product, shape: tuple[int, ...]) -> Tensor:
@@ -297,8 +315,14 @@ class Predictor:
             z["rsqrt"],
         )
         f = n.head
+        guess = None
+        if state.matcher is not None:
+            symbols_, lengths = state.matcher.advance(previous)
+            ranks = np.where(symbols_ >= 0, self.ranks[np.maximum(symbols_, 0)], -1)
+            bonus = z["match"][torch.from_numpy(lengths.astype(np.int64)).to(self.device)]
+            guess = (torch.from_numpy(ranks.astype(np.int64)).to(self.device), bonus)
         return kt.logit_gaps(
-            product(f, codes), f.mantissa, f.shift, z["bias", id(f)], self.last_gap
+            product(f, codes), f.mantissa, f.shift, z["bias", id(f)], self.last_gap, guess
         )
 
 
@@ -323,6 +347,7 @@ def _to_tensors(predictor: Predictor, device: torch.device) -> dict[Any, Any]:
         "gelu": put(tables.gelu_table()),
         "final_gain": put(n.final_gain),
         "final_bias": put(n.final_bias),
+        "match": put(n.match),
     }
     for layer in n.layers:
         for part in layer:

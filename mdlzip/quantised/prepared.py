@@ -13,7 +13,7 @@ from mdlzip import limits
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import tables
-from mdlzip.quantised.network import IntegerNetwork, QuantTensor
+from mdlzip.quantised.network import VOCABULARY, IntegerNetwork, QuantTensor
 
 RESIDUAL_BITS = 12
 QK_EXTRA_BITS = 8
@@ -79,7 +79,9 @@ class Part:
 class Prepared:
     """All integers of a network in the order in which the predictor uses them.
 
-    head: has a row for each byte value of the alphabet and no others.
+    head: has a row for each byte value of the alphabet and no others, then, if the configuration
+    has matches, the row of the trust in a match. match: whole float64 numbers by match length, in
+    the logits' unit; empty without matches.
     """
 
     config: ModelConfig
@@ -89,6 +91,7 @@ class Prepared:
     final_gain: np.ndarray
     final_bias: np.ndarray
     head: Product
+    match: np.ndarray
 
 
 def window_of(config: ModelConfig, chunk_size: int) -> int:
@@ -165,6 +168,9 @@ def prepare(net: IntegerNetwork) -> Prepared:
         )
         layers.append((attn, mlp))
     gain, bias = _norm_vectors(net, "final_norm")
+    rows = net.alphabet.astype(np.int64)
+    if c.match_min:
+        rows = np.append(rows, VOCABULARY)
     return Prepared(
         config=c,
         exponents=dict(e),
@@ -174,7 +180,8 @@ def prepare(net: IntegerNetwork) -> Prepared:
         layers=tuple(layers),
         final_gain=gain,
         final_bias=bias,
-        head=_product(net, "head", e["head_in"], LOGIT_BITS, rows=net.alphabet),
+        head=_product(net, "head", e["head_in"], LOGIT_BITS, rows=rows),
+        match=fixed(net.tensors["match"], LOGIT_BITS) if c.match_min else _EMPTY,
     )
 
 

@@ -34,6 +34,7 @@ CONFIGS = (
         positions="sinusoidal",
         biases=True,
         shared_norm=True,
+        match_min=0,
     ),
 )
 # Configuration and alphabet: both families, and a head whose 37 rows fit no kernel's block.
@@ -41,8 +42,9 @@ CASES = (
     (CONFIGS[0], all_bytes()),
     (CONFIGS[1], all_bytes()),
     (CONFIGS[0], all_bytes()[3::7]),
+    (CONFIGS[0], all_bytes()[97:101]),  # four letters: matches everywhere
 )
-EXPECTED = "1dd4eaf52728837f4bb56acc9e094b5f677cc86266298e73e7bfe31a76b29d55"
+EXPECTED = "5da09b6acebf977b847f167870e528b671f64804ccce271da6804671a13ef262"
 
 
 def _uniform(n: int, seed: int) -> np.ndarray:

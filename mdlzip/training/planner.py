@@ -33,6 +33,9 @@ _LADDER = (
 _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
 # The most weights that a byte of the file pays for; from runs at 1 and 10 MB of prose.
 _WEIGHTS_PER_BYTE = 1 / 7
+# On a CPU a larger model pays once the budget holds so many passes; from 3 x 96 against 3 x 128 on
+# 10 MB of prose.
+_MIN_PASSES = 3.0
 
 
 class Options(Protocol):
@@ -55,7 +58,10 @@ class Options(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. Times in seconds; `steps` is fixed only if the user fixed it."""
+    """What will be done. Times in seconds; `steps` is fixed only if the user fixed it.
+
+    spent_s: what start, rivals and planning have taken of the budget already.
+    """
 
     preset: Preset
     device: str
@@ -65,16 +71,17 @@ class Plan:
     overhead_s: float
     expected_bytes: int
     steps: int | None
+    spent_s: float = 0.0
 
     @property
     def train_s(self) -> float:
-        """Time left for training steps."""
+        """Time from the start until training must end."""
         return max(self.budget_s - self.coding_s - self.overhead_s, 0.1 * self.budget_s)
 
     def sentence(self, total_bytes: int) -> str:
         """The estimate for people."""
-        n = self.steps or max(1, int(self.train_s / self.step_s))
-        total = self.step_s * n + self.coding_s + self.overhead_s
+        n = self.steps or max(1, int((self.train_s - self.spent_s) / self.step_s))
+        total = self.spent_s + self.step_s * n + self.coding_s + self.overhead_s
         return (
             f"{self.preset.name} model, about {n} steps on {self.device}; "
             f"{_duration(total)} in all ({_duration(self.coding_s)} of it coding and checking), "
@@ -111,7 +118,7 @@ def choose_preset(options: Options, total_bytes: int, budget_s: float, device: s
             affordable = weights <= total_bytes * _WEIGHTS_PER_BYTE
             # Multiply-adds of one pass over the file, forward and backward, on two cores.
             passes = budget_s / (6 * weights * total_bytes / 8e10)
-            if affordable and (device != "cpu" or passes >= 0.5):
+            if affordable and (device != "cpu" or passes >= _MIN_PASSES):
                 name = candidate
     preset = load_preset(name, options.config_file, options.overrides)  # type: ignore[arg-type]
     if options.method is not None:
@@ -119,8 +126,11 @@ def choose_preset(options: Options, total_bytes: int, budget_s: float, device: s
     return preset
 
 
-def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
-    """Choose the preset, time a training step and the coder on this machine, and estimate."""
+def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) -> Plan:
+    """Choose the preset, time a training step and the coder on this machine, and estimate.
+
+    began: when the time of the budget began, as time.monotonic().
+    """
     device = pick_device(options.device)
     budget = budget_seconds(options, len(data))
     preset = choose_preset(options, len(data), budget, device)
@@ -138,7 +148,8 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options) -> Plan:
     share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
     expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 2.2 / 8)
     overhead = 1.0 + min(14.0, 0.04 * budget)
-    return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps)
+    spent = time.monotonic() - began
+    return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps, spent)
 
 
 def _order0_bits(data: np.ndarray) -> float:

@@ -36,7 +36,14 @@ from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
 from mdlzip.training.metrics import Metrics
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.planner import Plan, chunks_per_step, make_plan
-from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
+from mdlzip.training.qat import (
+    QatRounding,
+    calibrate,
+    choose_steps,
+    export,
+    measure_curvature,
+    price_steps,
+)
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
@@ -59,17 +66,19 @@ def train(
     work_dir: Path,
     on_progress: Progress,
     should_stop: Callable[[], bool],
+    began: float | None = None,
 ) -> TrainResult:
     """Train a network for `data` (uint8, one-dimensional, at least one byte).
 
-    options: the codec's CompressOptions. Checkpoints go to `work_dir`; with options.resume a run of
+    options: the codec's CompressOptions. began: when the work that the budget is for began
+    (time.monotonic()), now by default. Checkpoints go to `work_dir`; with options.resume a run of
     the same settings found there goes on. Raises Interrupted after a checkpoint if `should_stop()`
     becomes true, ExportRefused if the trained network breaks a bound of the predictor.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     torch.manual_seed(options.seed)
     with _quiet_cpu(options.threads):
-        plan = make_plan(data, layout, options)
+        plan = make_plan(data, layout, options, began)
         on_progress("plan", 0, plan.budget_s, plan.sentence(len(data)))
         trainer = Trainer(data, layout, options, plan, work_dir)
         try:
@@ -116,11 +125,10 @@ def price_weights(config: TrainConfig, weights_per_byte: float) -> TrainConfig:
     least total lies at s proportional to sqrt(weights / bytes). The factors are fitted to 10 MB and
     1 MB of prose (docs/experiments.md). For AdamW, whose alpha has other units, 0 stays 0.
     """
-    step = config.step_rms or min(max(1.9 * weights_per_byte**0.5, 0.3), 1.2)
     alpha = config.alpha
     if not alpha and config.optimiser == "muon":
         alpha = min(0.28 * weights_per_byte, 0.1)
-    return replace(config, step_rms=step, alpha=alpha)
+    return replace(config, alpha=alpha)
 
 
 class Trainer:
@@ -166,7 +174,7 @@ class Trainer:
         present[self.alphabet] = True
         rows = torch.from_numpy(np.append(present, True))
         out = {}
-        for name, keep in (("embedding", rows), ("head", rows[:-1])):
+        for name, keep in (("embedding", rows), ("head", rows[: len(self.params["head"])])):
             out[name] = keep[:, None].expand(self.params[name].shape).clone().to(self.device)
             self.params[name].data.masked_fill_(~out[name], 0.0)
         return out
@@ -313,11 +321,22 @@ class Trainer:
 
     def _start_quantising(self) -> None:
         sample = [x for x, _ in self._sample(16)]
-        self.steps = choose_steps(self.params, self.config.step_rms)
+        self.steps = choose_steps(self.params, self._wanted_steps())
         self.exponents = calibrate(self.model, sample)
         self._use_rounding()
         self.progress.quantising = True
         self.metrics.write("quantise", step=self.progress.step)
+
+    def _wanted_steps(self) -> float | dict[str, float]:
+        """One step in root mean squares if the user set it, else from what each tensor bears."""
+        c = self.config
+        if c.step_rms:
+            return c.step_rms
+        sample = self._sample(24)
+        curvature = measure_curvature(self.params, lambda: figures.float_nats(self.model, sample))
+        wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
+        self.metrics.write("steps", **wanted)
+        return wanted
 
     def _use_rounding(self) -> None:
         self.model.rounding = QatRounding(self.steps, self.exponents, self.config.deadzone)
@@ -325,7 +344,7 @@ class Trainer:
     @torch.no_grad()
     def _refit_vectors(self) -> None:
         """Vectors have grown since quantising began: let their (fine) steps follow."""
-        fresh = choose_steps(self.params, self.config.step_rms)
+        fresh = choose_steps(self.params, 1.0)
         self.steps |= {n: s for n, s in fresh.items() if not _prunable(n)}
         self._use_rounding()
 

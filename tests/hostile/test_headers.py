@@ -51,12 +51,13 @@ def config(**fields: int) -> bytes:
         "d_ff": (5, "H"),
         "window": (7, "H"),
         "conv_width": (9, "B"),
-        "norm": (10, "B"),
-        "activation": (11, "B"),
-        "positions": (12, "B"),
-        "flags": (13, "B"),
-        "chunk_size": (14, "H"),
-        "group_chunks": (16, "I"),
+        "match_min": (10, "B"),
+        "norm": (11, "B"),
+        "activation": (12, "B"),
+        "positions": (13, "B"),
+        "flags": (14, "B"),
+        "chunk_size": (15, "H"),
+        "group_chunks": (17, "I"),
     }
     raw = bytearray(pack_config(TINY, Layout(0, 256, 1)))
     for name, value in fields.items():
@@ -215,6 +216,8 @@ CONFIG_CASES = [
         ("d_ff", 65535, "d_ff"),
         ("window", 65535, "window"),
         ("conv_width", 255, "conv_width"),
+        ("match_min", 1, "match_min"),
+        ("match_min", 255, "match_min"),
         ("norm", 2, "norm is 2"),
         ("activation", 255, "activation is 255"),
         ("positions", 9, "positions is 9"),
@@ -229,7 +232,7 @@ CONFIG_CASES = [
     ]
 ] + [
     Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
-    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 20"),
+    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 21"),
 ]
 
 GROUP_CASES = [

@@ -86,6 +86,7 @@ CONFIGS = [
         positions="sinusoidal",
         biases=True,
         shared_norm=True,
+        match_min=0,
     ),
     ModelConfig(d_model=4096, n_layers=64, n_heads=256, d_ff=16384, window=16384, conv_width=8),
 ]
@@ -114,6 +115,7 @@ def test_every_field_of_the_configuration_is_stored() -> None:
         "positions": "rotary",
         "biases": False,
         "shared_norm": False,
+        "match_min": 5,
     }
     for field in dataclasses.fields(ModelConfig):
         if field.name == "norm":

@@ -17,7 +17,7 @@ from mdlzip.quantised.network import tensor_shapes
 OURS = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=32, window=8)
 PAPER = ModelConfig(
     d_model=16, n_layers=2, n_heads=2, d_ff=32, window=0, conv_width=0, norm="layer",
-    activation="gelu", positions="sinusoidal", biases=True, shared_norm=True,
+    activation="gelu", positions="sinusoidal", biases=True, shared_norm=True, match_min=0,
 )  # fmt: skip
 
 

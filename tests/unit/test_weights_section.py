@@ -151,7 +151,7 @@ COO: dict[str, tuple[Damage, str]] = {
     "large value": (coo_of([5], [64]), "values of embedding are not 1..63"),
     "smallest value": (coo_of([5], [-128]), "values of embedding are not 1..63"),
     "more bytes": (lambda data: bytes(data) + b"\0", "1 unread bytes"),
-    "cut": (lambda data: bytes(data[:-1]), "values of head_bias needs"),
+    "cut": (lambda data: bytes(data[:-1]), "values of match needs"),
 }
 
 
