@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import time
 from dataclasses import dataclass, replace
@@ -31,11 +32,14 @@ _LADDER = (
     ("base", 658_048),
 )
 _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
-# The most weights that a byte of the file pays for; from runs at 1 and 10 MB of prose.
-_WEIGHTS_PER_BYTE = 1 / 7
-# On a CPU a larger model pays once the budget holds so many passes; from 3 x 96 against 3 x 128 on
-# 10 MB of prose.
+# The most weights for each byte that LZMA makes of the file; from runs on 1 and 10 MB of prose.
+_WEIGHTS_PER_LZMA_BYTE = 0.5
+# On a CPU a larger model pays once the budget holds so many passes over the file; from 3 x 96
+# against 3 x 128 on 10 MB of prose.
 _MIN_PASSES = 3.0
+_SAMPLE_PIECE_BYTES = 1 << 19
+_SAMPLE_PIECES = 4
+_FAST = [{"id": lzma.FILTER_LZMA2, "preset": 3}]
 
 
 class Options(Protocol):
@@ -109,21 +113,51 @@ def budget_seconds(options: Options, total_bytes: int) -> float:
     return max(_MIN_BUDGET_S, rate * total_bytes / 1e6)
 
 
-def choose_preset(options: Options, total_bytes: int, budget_s: float, device: str) -> Preset:
-    """The largest preset whose weights the file pays for and whose training the budget allows."""
+def choose_preset(
+    options: Options, total_bytes: int, lzma_bytes: int, budget_s: float, device: str
+) -> Preset:
+    """The largest preset whose weights the file pays for and whose training the budget allows.
+
+    lzma_bytes: what LZMA would make of the file (`estimate_lzma`): a file of little content pays
+    for few weights, however long it is.
+    """
     name = options.preset
     if name is None:
         name, ladder = "nano", _LADDER if device == "cpu" else _GPU_LADDER
+        speed = _training_flops() if device == "cpu" else math.inf
         for candidate, weights in ladder:
-            affordable = weights <= total_bytes * _WEIGHTS_PER_BYTE
-            # Multiply-adds of one pass over the file, forward and backward, on two cores.
-            passes = budget_s / (6 * weights * total_bytes / 8e10)
-            if affordable and (device != "cpu" or passes >= _MIN_PASSES):
+            affordable = weights <= lzma_bytes * _WEIGHTS_PER_LZMA_BYTE
+            # A weight costs a multiplication and an addition forward, twice that backward.
+            passes = budget_s / max(6 * weights * total_bytes / speed, 1e-9)
+            if affordable and passes >= _MIN_PASSES:
                 name = candidate
     preset = load_preset(name, options.config_file, options.overrides)  # type: ignore[arg-type]
     if options.method is not None:
         preset = replace(preset, train=replace(preset.train, method=options.method))
     return preset
+
+
+def _training_flops() -> float:
+    """Operations a second that training gets out of this CPU: 0.7 of a plain matrix product's."""
+    dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    a, b = torch.ones(2048, 128, dtype=dtype), torch.ones(128, 512, dtype=dtype)
+    best = math.inf
+    for _ in range(12):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 0.7 * 2 * 2048 * 128 * 512 / best
+
+
+def estimate_lzma(data: np.ndarray) -> int:
+    """Bytes that fast LZMA would make of `data` (uint8), from at most 2 MiB of it."""
+    n, piece = len(data), _SAMPLE_PIECE_BYTES
+    if n <= _SAMPLE_PIECES * piece:
+        sample = data.tobytes()
+    else:
+        starts = [i * (n - piece) // (_SAMPLE_PIECES - 1) for i in range(_SAMPLE_PIECES)]
+        sample = b"".join(data[i : i + piece].tobytes() for i in starts)
+    return len(lzma.compress(sample, lzma.FORMAT_RAW, filters=_FAST)) * n // max(len(sample), 1)
 
 
 def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) -> Plan:
@@ -133,7 +167,8 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) 
     """
     device = pick_device(options.device)
     budget = budget_seconds(options, len(data))
-    preset = choose_preset(options, len(data), budget, device)
+    rival = estimate_lzma(data)
+    preset = choose_preset(options, len(data), rival, budget, device)
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)
     alphabet = corpus_alphabet(data)
@@ -141,21 +176,13 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) 
     step_s = _time_step(model, preset, data, layout, device, alphabet)
     coding_s = _time_coding(model, data, layout, options, alphabet)
     weights = sum(p.numel() for p in model.parameters())
-    # A rough law for text-like data; the fallback comparison is what decides in the end.
-    entropy = _order0_bits(data)
+    # A rough law, from prose; the comparison with the fallback is what decides in the end.
     passes = max(budget - coding_s, 0.1 * budget) / step_s * preset.train.batch_chunks
     passes /= max(layout.n_chunks, 1)
-    share = 0.36 + 0.10 / (0.3 + passes) if entropy > 0 else 0.0
-    expected = int(len(data) * entropy / 8 * min(share, 1.0) + weights * 2.2 / 8)
+    expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), len(data)) + weights * 22 // 80
     overhead = 1.0 + min(14.0, 0.04 * budget)
     spent = time.monotonic() - began
     return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps, spent)
-
-
-def _order0_bits(data: np.ndarray) -> float:
-    counts = np.bincount(data[: 1 << 20], minlength=256)
-    p = counts[counts > 0] / max(counts.sum(), 1)
-    return float(-(p * np.log2(p)).sum()) if len(p) else 0.0
 
 
 def _time_step(

@@ -290,13 +290,16 @@ class Trainer:
         """TAMADE, then random gradient pruning; the mask is fixed from here on."""
         sample = self._sample()
         prunable = {n: self.params[n] for n in self.method.names}
+        # What rounding would take to zero is what a tensor can spare.
+        wanted = self._wanted_steps()
+        scale: Any = "rms" if isinstance(wanted, float) else wanted
         find_threshold(
             prunable,
             lambda: figures.float_nats(self.model, sample),
             self.config.tolerance,
             steps=8,
-            high=2.0,
-            scale="rms",
+            high=2.0 if isinstance(scale, str) else 1.0,
+            scale=scale,
         )
         generator = torch.Generator().manual_seed(self.progress.step)
 
