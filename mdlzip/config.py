@@ -84,7 +84,7 @@ class TrainConfig:
     cost. qat_at: fraction at which quantisation-aware training begins. step_rms: step of a matrix's
     codes in root mean squares of its surviving weights; 0: where rounding and weight bits balance,
     times coarseness (`training.qat.price_steps`). An alpha of 0 is chosen from the number of
-    weights for each byte of the file (`training.run.price_weights`). deadzone: how much
+    weights for each byte of the file (`training.trainer.price_weights`). deadzone: how much
     the rounding of weights leans towards zero, in steps; 0 = to nearest.
     """
 

@@ -49,6 +49,10 @@ class ExportRefused(MdlzipError):
     """The trained model breaks a bound of the integer predictor."""
 
 
+class NoGain(MdlzipError):
+    """Training was given up: the model will not become smaller than a general method."""
+
+
 class Interrupted(MdlzipError):
     """Stopped at the user's wish after a checkpoint; `--resume` continues."""
 

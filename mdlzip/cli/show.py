@@ -58,7 +58,7 @@ def choice_lines(report: CompressReport) -> list[str]:
     """Why the file is stored as it is: what the other ways would have cost."""
     lines = []
     if report.skipped_training:
-        lines.append(f"no model was trained: {report.skipped_training}")
+        lines.append(f"no model was kept: {report.skipped_training}")
     others = {n: size for n, size in report.candidates.items() if n != report.method}
     if others:
         listed = ", ".join(f"{n} {s:,}" for n, s in sorted(others.items(), key=lambda kv: kv[1]))

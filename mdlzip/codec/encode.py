@@ -35,6 +35,7 @@ from mdlzip.errors import (
     ExportRefused,
     Interrupted,
     MdlzipError,
+    NoGain,
     UsageError,
     VerifyFailed,
 )
@@ -42,7 +43,7 @@ from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_er
 from mdlzip.quantised.network import VOCABULARY, IntegerNetwork
 
 if TYPE_CHECKING:
-    from mdlzip.training.run import TrainResult
+    from mdlzip.training.trainer import TrainResult
 
 
 @dataclass
@@ -140,7 +141,9 @@ def _run(job: _Job, source: str) -> CompressReport:
             folder = job.options.work_dir or default_folder(job.target, job.digest)
             work = stack.enter_context(WorkFolder(folder, text, resume=job.options.resume))
             try:
-                _train(job, work.path)
+                _train(job, work.path, min(rivals.sizes.values(), default=None))
+            except NoGain as reason:
+                job.skipped = str(reason)
             except ExportRefused as problem:
                 if not rivals.sizes:
                     raise
@@ -162,7 +165,7 @@ def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> Non
             )
 
 
-def _train(job: _Job, work_dir: Path) -> None:
+def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
     from mdlzip.training.run import train
 
     result: TrainResult = train(
@@ -170,6 +173,7 @@ def _train(job: _Job, work_dir: Path) -> None:
         job.layout,
         job.options,
         began=job.began,
+        rival_bytes=rival_bytes,
         work_dir=work_dir,
         on_progress=job.progress,
         should_stop=job.should_stop,

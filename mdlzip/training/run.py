@@ -1,61 +1,20 @@
-"""One training run: train under the l0 penalty, prune, fine-tune, quantise, export.
-
-The phases follow the fraction of the run that is done. With a time budget the fraction grows by
-measured seconds, with `--steps` by 1 / steps (then the same seed gives the same archive). All state
-is in a checkpoint, so a killed run goes on where it was.
-"""
+"""One training run for one file: the plan, the machine's settings, then the `Trainer`."""
 
 from __future__ import annotations
 
 import ctypes
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mdlzip.chunks import Layout
-from mdlzip.config import TrainConfig
-from mdlzip.errors import ExportRefused, Interrupted
-from mdlzip.model.layers import cross_entropy
-from mdlzip.model.transformer import Rounding, Transformer
-from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
-from mdlzip.sparsity.methods import make_method
-from mdlzip.sparsity.random_gradient import random_gradient_prune
-from mdlzip.sparsity.schedule import AlphaSchedule
-from mdlzip.sparsity.tamade import find_threshold
-from mdlzip.training import checkpoint, figures
-from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
-from mdlzip.training.metrics import Metrics
-from mdlzip.training.optim import make_optimisers
-from mdlzip.training.planner import Plan, chunks_per_step, make_plan
-from mdlzip.training.qat import (
-    QatRounding,
-    calibrate,
-    choose_steps,
-    export,
-    measure_curvature,
-    price_steps,
-)
-
-Progress = Callable[[str, float, float, str], None]
-_CHECKPOINT_EVERY_S = 60.0
-_SAMPLE_CHUNKS = 48
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The network that the archive will hold, and what was measured on the way."""
-
-    network: IntegerNetwork
-    figures: dict[str, float] = field(default_factory=dict)
+from mdlzip.training.planner import make_plan
+from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
 def train(
@@ -67,13 +26,15 @@ def train(
     on_progress: Progress,
     should_stop: Callable[[], bool],
     began: float | None = None,
+    rival_bytes: int | None = None,
 ) -> TrainResult:
     """Train a network for `data` (uint8, one-dimensional, at least one byte).
 
     options: the codec's CompressOptions. began: when the work that the budget is for began
-    (time.monotonic()), now by default. Checkpoints go to `work_dir`; with options.resume a run of
-    the same settings found there goes on. Raises Interrupted after a checkpoint if `should_stop()`
-    becomes true, ExportRefused if the trained network breaks a bound of the predictor.
+    (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
+    to `work_dir`; with options.resume a run of the same settings found there goes on. Raises NoGain
+    as soon as the rival is out of reach, Interrupted after a checkpoint if `should_stop()` becomes
+    true, ExportRefused if the trained network breaks a bound of the predictor.
     """
     began = time.monotonic() if began is None else began
     torch.manual_seed(options.seed)
@@ -81,6 +42,7 @@ def train(
         plan = make_plan(data, layout, options, began)
         on_progress("plan", 0, plan.budget_s, plan.sentence(len(data)))
         trainer = Trainer(data, layout, options, plan, work_dir)
+        trainer.rival_bytes = rival_bytes
         try:
             trainer.metrics.write(
                 "plan",
@@ -116,302 +78,3 @@ def _quiet_cpu(threads: int | None) -> Iterator[None]:
     finally:
         torch.set_flush_denormal(False)
         torch.set_num_threads(before)
-
-
-def price_weights(config: TrainConfig, weights_per_byte: float) -> TrainConfig:
-    """Fill in alpha and step_rms where they are 0, from what a weight costs against the data.
-
-    Rounding with step s costs data bits in proportion to s^2 a byte and saves log2 s a weight: the
-    least total lies at s proportional to sqrt(weights / bytes). The factors are fitted to 10 MB and
-    1 MB of prose (docs/experiments.md). For AdamW, whose alpha has other units, 0 stays 0.
-    """
-    alpha = config.alpha
-    if not alpha and config.optimiser == "muon":
-        alpha = min(0.28 * weights_per_byte, 0.1)
-    return replace(config, alpha=alpha)
-
-
-class Trainer:
-    """State and steps of one run."""
-
-    def __init__(
-        self, data: np.ndarray, layout: Layout, options: Any, plan: Plan, work_dir: Path
-    ) -> None:
-        self.plan, self.config = plan, plan.preset.train
-        self.work_dir, self.data = work_dir, data
-        self.device = torch.device(plan.device)
-        size, self.alphabet = layout.chunk_size, corpus_alphabet(data)
-        per_step = chunks_per_step(plan.preset, size)
-        self.batches = Batches(data, size, per_step, options.seed, self.alphabet)
-        self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
-        self.model.restrict(torch.from_numpy(self.alphabet).long())
-        self.model.initialise(options.seed)
-        self.params = dict(self.model.named_parameters())
-        self.optimisers = make_optimisers(self.model, self.config)
-        self.method = make_method(self.config.method)
-        self.method.attach({n: p for n, p in self.params.items() if _prunable(n)})
-        self.masks: Masks = self._absent_symbols()
-        dead = sum(int((~mask).sum()) for mask in self.masks.values())
-        alive = sum(p.numel() for p in self.params.values()) - dead
-        self.config = price_weights(self.config, alive / max(len(data), 1))
-        self.alpha = AlphaSchedule(
-            self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
-        )
-        self.hold: MaskHold | None = None
-        self.steps: dict[str, tuple[int, int]] = {}
-        self.exponents: dict[str, int] = {}
-        self.loss_mean = float("nan")
-        text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
-        self.progress = checkpoint.Progress(sha256(text.encode()).hexdigest())
-        resumed = options.resume and self._resume()
-        work_dir.mkdir(parents=True, exist_ok=True)
-        self.metrics = Metrics(options.metrics or work_dir / "metrics.jsonl", resume=bool(resumed))
-        self._hold()
-
-    def _absent_symbols(self) -> Masks:
-        """Rows of symbols that never occur are never trained: they are zero from the start."""
-        present = np.zeros(256, bool)
-        present[self.alphabet] = True
-        rows = torch.from_numpy(np.append(present, True))
-        out = {}
-        for name, keep in (("embedding", rows), ("head", rows[: len(self.params["head"])])):
-            out[name] = keep[:, None].expand(self.params[name].shape).clone().to(self.device)
-            self.params[name].data.masked_fill_(~out[name], 0.0)
-        return out
-
-    def _hold(self) -> None:
-        if self.hold:
-            self.hold.release()
-        self.hold = MaskHold(self.params, self.masks, *self.optimisers.values())
-
-    # --- the loop ----------------------------------------------------------------------------
-
-    def run(
-        self, on_progress: Progress, should_stop: Callable[[], bool], began: float
-    ) -> TrainResult:
-        """Train to the end of the budget and export."""
-        last_saved = last_step = time.monotonic()
-        p, plan = self.progress, self.plan
-        if plan.steps is None and p.step == 0:
-            p.elapsed_s = last_step - began  # planning counts
-        while p.fraction < 1.0:
-            if not p.pruned and p.fraction >= self.config.prune_at:
-                on_progress("prune", 0, 1, "searching the threshold")
-                self._prune()
-            if not p.quantising and p.fraction >= self.config.qat_at:
-                self._start_quantising()
-            self._step()
-            now = time.monotonic()
-            p.elapsed_s += now - last_step
-            last_step = now
-            p.step += 1
-            if plan.steps is not None:
-                p.fraction = p.step / plan.steps
-            else:
-                p.fraction = max(p.fraction, p.elapsed_s / max(plan.train_s, 1e-3))
-            on_progress("train", min(p.fraction, 1.0), 1.0, f"{self.loss_mean:.3f} bits per byte")
-            if should_stop():
-                self._save()
-                raise Interrupted(
-                    "stopped after a checkpoint; the same command with --resume goes on"
-                )
-            if now - last_saved > _CHECKPOINT_EVERY_S:
-                self._save()
-                last_saved = time.monotonic()
-        if not p.pruned:
-            self._prune()
-        if not p.quantising:
-            self._start_quantising()
-        self._save()
-        return self._finish(on_progress)
-
-    def _rates(self) -> dict[str, float]:
-        """Learning rate of each optimiser at this fraction: warm-up, plateau, linear decay."""
-        c, f = self.config, self.progress.fraction
-        rate = min(1.0, (self.progress.step + 1) / max(c.warmup_steps, 1))
-        if f > c.decay_start:
-            rate *= max((1 - f) / max(1 - c.decay_start, 1e-9), c.final_lr)
-        return {"muon": c.muon_lr * rate, "adam": c.adam_lr * rate}
-
-    def _autocast(self) -> Any:
-        kind = self.device.type
-        fast = kind == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
-
-    def _step(self) -> None:
-        x, y = (
-            z.to(self.device, non_blocking=True) for z in self.batches.batch(self.progress.step)
-        )
-        with self._autocast():
-            logits = self.model(x)
-        loss = cross_entropy(logits.flatten(0, 1), y.flatten(), IGNORE)
-        loss.backward()
-        c, rates = self.config, self._rates()
-        alpha = self.alpha(self.progress.fraction)
-        if c.optimiser == "adamw" and alpha:
-            self.method.add_to_gradients(alpha)
-        if c.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
-        for name, optimiser in self.optimisers.items():
-            for group in optimiser.param_groups:
-                group["lr"] = rates[name]
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        lr = {n: rates["muon" if _is_muon(n, c.optimiser) else "adam"] for n in self.method.names}
-        if c.optimiser == "muon" and alpha:
-            self.method.shrink(alpha, lr)
-        self.method.advance(alpha, lr)
-        if self.progress.step % 10 == 0 or self.progress.step < 10:
-            bits = float(loss.detach()) / np.log(2)
-            old = self.loss_mean
-            self.loss_mean = bits if old != old else 0.8 * old + 0.2 * bits
-            self.metrics.write(
-                "step",
-                step=self.progress.step,
-                fraction=self.progress.fraction,
-                alpha=alpha,
-                bits_per_byte=bits,
-                muon_lr=rates["muon"],
-                elapsed_s=self.progress.elapsed_s,
-            )
-
-    # --- phases ------------------------------------------------------------------------------
-
-    def _sample(self, n: int = _SAMPLE_CHUNKS) -> list[tuple[Tensor, Tensor]]:
-        chunks = self.batches.sample(n)
-        size = max(1, 8 * 512 // self.batches.chunk_size)
-        out = []
-        for i in range(0, len(chunks), size):
-            x, y = self.batches.gather(chunks[i : i + size])
-            out.append((x.to(self.device), y.to(self.device)))
-        return out
-
-    def _prune(self) -> None:
-        """TAMADE, then random gradient pruning; the mask is fixed from here on."""
-        sample = self._sample()
-        prunable = {n: self.params[n] for n in self.method.names}
-        # What rounding would take to zero is what a tensor can spare.
-        wanted = self._wanted_steps()
-        scale: Any = "rms" if isinstance(wanted, float) else wanted
-        find_threshold(
-            prunable,
-            lambda: figures.float_nats(self.model, sample),
-            self.config.tolerance,
-            steps=8,
-            high=2.0 if isinstance(scale, str) else 1.0,
-            scale=scale,
-        )
-        generator = torch.Generator().manual_seed(self.progress.step)
-
-        def forward() -> Tensor:
-            n = max(2, 1024 // self.batches.chunk_size)
-            z = torch.randint(0, 256, (n, self.batches.chunk_size), generator=generator)
-            return self.model(z.to(self.device))
-
-        keep = [n for n in self.params if n not in prunable]
-        # Absent symbols have dead rows already; the head's output is the function itself.
-        random_gradient_prune(
-            self.model,
-            forward,
-            samples=4,
-            exclude=["embedding", "head", *keep],
-            generator=generator,
-        )
-        self.masks = {**self.masks, **from_nonzero(prunable)}
-        self.progress.pruned = True
-        self._hold()
-        self.metrics.write("prune", step=self.progress.step, density=density(prunable))
-
-    def _start_quantising(self) -> None:
-        sample = [x for x, _ in self._sample(16)]
-        self.steps = choose_steps(self.params, self._wanted_steps())
-        self.exponents = calibrate(self.model, sample)
-        self._use_rounding()
-        self.progress.quantising = True
-        self.metrics.write("quantise", step=self.progress.step)
-
-    def _wanted_steps(self) -> float | dict[str, float]:
-        """One step in root mean squares if the user set it, else from what each tensor bears."""
-        c = self.config
-        if c.step_rms:
-            return c.step_rms
-        sample = self._sample(24)
-        curvature = measure_curvature(self.params, lambda: figures.float_nats(self.model, sample))
-        wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
-        self.metrics.write("steps", **wanted)
-        return wanted
-
-    def _use_rounding(self) -> None:
-        self.model.rounding = QatRounding(self.steps, self.exponents, self.config.deadzone)
-
-    @torch.no_grad()
-    def _refit_vectors(self) -> None:
-        """Vectors have grown since quantising began: let their (fine) steps follow."""
-        fresh = choose_steps(self.params, 1.0)
-        self.steps |= {n: s for n, s in fresh.items() if not _prunable(n)}
-        self._use_rounding()
-
-    def _finish(self, on_progress: Progress) -> TrainResult:
-        on_progress("quantise", 0, 1, "exporting")
-        self._refit_vectors()
-        rounding = self.model.rounding
-        assert isinstance(rounding, QatRounding)
-        network = export(self.model, rounding, self.alphabet)
-        sample = self._sample(64)
-        qat = figures.float_nats(self.model, sample)
-        self.model.rounding = Rounding()
-        plain = figures.float_nats(self.model, sample)
-        integer = figures.integer_nats(network, self.batches, 64)
-        out = {
-            "float_bits_per_byte": plain / np.log(2),
-            "qat_bits_per_byte": qat / np.log(2),
-            "integer_bits_per_byte": integer / np.log(2),
-            "steps": float(self.progress.step),
-            "train_seconds": self.progress.elapsed_s,
-        }
-        self.metrics.write("finish", **out)
-        if not integer < 1e3:
-            raise ExportRefused(
-                "training diverged; try a smaller learning rate (--set train.muon_lr)"
-            )
-        return TrainResult(network, {k: float(v) for k, v in out.items()})
-
-    # --- checkpoints -------------------------------------------------------------------------
-
-    def _save(self) -> None:
-        tensors = checkpoint.collect(self.model, self.optimisers)
-        tensors |= {f"method/{k}": v for k, v in self.method.state_dict().items()}
-        tensors |= {f"mask/{k}": v for k, v in self.masks.items()}
-        table = {f"mantissa/{k}": m for k, (m, _) in self.steps.items()}
-        table |= {f"step/{k}": e for k, (_, e) in self.steps.items()}
-        table |= {f"site/{k}": e for k, e in self.exponents.items()}
-        checkpoint.save(self.work_dir, self.progress, tensors, table)
-
-    def _resume(self) -> bool:
-        found = checkpoint.load(self.work_dir, self.progress.fingerprint)
-        if found is None:
-            return False
-        self.progress, tensors, table = found
-        checkpoint.restore(self.model, self.optimisers, tensors)
-
-        def part(prefix: str) -> dict[str, Any]:
-            both = {**tensors, **table}
-            return {k[len(prefix) :]: v for k, v in both.items() if k.startswith(prefix)}
-
-        self.method.load_state_dict(part("method/"))
-        self.masks = {k: v.bool().to(self.device) for k, v in part("mask/").items()}
-        exponents = part("step/")
-        self.steps = {k: (m, exponents[k]) for k, m in part("mantissa/").items()}
-        self.exponents = part("site/")
-        if self.progress.quantising:
-            self._use_rounding()
-        return True
-
-
-def _prunable(name: str) -> bool:
-    """Matrices are regularised and pruned; biases, gains and convolutions are few and stay."""
-    return name.rsplit(".", 1)[-1] in ("embedding", "qkv", "out", "up", "down", "head")
-
-
-def _is_muon(name: str, optimiser: str) -> bool:
-    return optimiser == "muon" and name.rsplit(".", 1)[-1] in ("qkv", "out", "up", "down")

@@ -19,7 +19,8 @@ from mdlzip.quantised.network import alphabet_of
 from mdlzip.training import checkpoint, qat
 from mdlzip.training.data import IGNORE, Batches, symbols_present
 from mdlzip.training.optim import make_optimisers, orthogonalise
-from mdlzip.training.run import TrainResult, price_weights, train
+from mdlzip.training.run import train
+from mdlzip.training.trainer import TrainResult, price_weights
 from tests.conftest import ROOT
 
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
