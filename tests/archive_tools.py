@@ -144,7 +144,7 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
     """
     record = SimpleNamespace(calls=0, resumed=0)
 
-    def train(data, layout, options, *, work_dir, on_progress, should_stop):  # type: ignore[no-untyped-def]
+    def train(data, layout, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
         record.calls += 1
         checkpoint = work_dir / "step-1"
         record.resumed += checkpoint.exists()

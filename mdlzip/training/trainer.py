@@ -61,11 +61,10 @@ class TrainResult:
 
 
 def price_weights(config: TrainConfig, weights_per_byte: float) -> TrainConfig:
-    """Fill in alpha and step_rms where they are 0, from what a weight costs against the data.
+    """Fill in an alpha of 0 from the number of weights for each byte of the file.
 
-    Rounding with step s costs data bits in proportion to s^2 a byte and saves log2 s a weight: the
-    least total lies at s proportional to sqrt(weights / bytes). The factors are fitted to 10 MB and
-    1 MB of prose (docs/experiments.md). For AdamW, whose alpha has other units, 0 stays 0.
+    The factor is fitted to 10 MB and 1 MB of prose (docs/experiments.md). For AdamW, whose alpha
+    has other units, 0 stays 0.
     """
     alpha = config.alpha
     if not alpha and config.optimiser == "muon":
@@ -246,16 +245,13 @@ class Trainer:
         """TAMADE, then random gradient pruning; the mask is fixed from here on."""
         sample = self._sample()
         prunable = {n: self.params[n] for n in self.method.names}
-        # What rounding would take to zero is what a tensor can spare.
-        wanted = self._wanted_steps()
-        scale: Any = "rms" if isinstance(wanted, float) else wanted
         find_threshold(
             prunable,
             lambda: figures.float_nats(self.model, sample),
             self.config.tolerance,
             steps=8,
-            high=2.0 if isinstance(scale, str) else 1.0,
-            scale=scale,
+            high=2.0,
+            scale="rms",
         )
         generator = torch.Generator().manual_seed(self.progress.step)
 

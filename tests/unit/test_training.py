@@ -13,10 +13,10 @@ import torch
 from mdlzip.chunks import Layout
 from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
-from mdlzip.errors import ExportRefused, Interrupted, UsageError
+from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Transformer
 from mdlzip.quantised.network import alphabet_of
-from mdlzip.training import checkpoint, qat
+from mdlzip.training import checkpoint, planner, qat
 from mdlzip.training.data import IGNORE, Batches, symbols_present
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
@@ -254,3 +254,29 @@ def test_rounding_of_activations_is_torchs(exponent: int) -> None:
         (value * torch.arange(400)).sum().backward()
         assert twin.grad is not None
     assert torch.equal(twins[0].grad, twins[1].grad)  # type: ignore[arg-type]
+
+
+def test_training_that_cannot_win_is_given_up(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8)
+    with pytest.raises(NoGain, match=r"given up .* will not get below 1,000 bytes"):
+        train(
+            noise, Layout(len(noise), 64, 16), replace(OPTIONS, steps=400), work_dir=tmp_path,
+            on_progress=lambda *a: None, should_stop=lambda: False, rival_bytes=1000,
+        )  # fmt: skip
+
+
+def test_little_content_pays_for_few_weights() -> None:
+    options = CompressOptions(device="cpu")
+    names = [
+        planner.choose_preset(options, 10_000_000, lzma_bytes, 1e9, "cpu").name
+        for lzma_bytes in (10_000, 300_000, 1_000_000, 3_000_000)
+    ]
+    assert names == ["nano", "mini", "small", "base"]
+    assert planner.choose_preset(options, 10_000_000, 3_000_000, 1.0, "cpu").name == "nano"
+
+
+def test_the_estimate_of_lzma() -> None:
+    text = np.frombuffer(b"a line that comes again and again\n" * 100_000, np.uint8)
+    assert planner.estimate_lzma(text) < 10_000
+    noise = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
+    assert planner.estimate_lzma(noise) == pytest.approx(len(noise), rel=0.01)
