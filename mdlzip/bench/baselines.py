@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 import re
 import time
@@ -36,7 +37,7 @@ DEFAULT = (
     "chunk-zstd-bare",
     "chunk-zstd-dict",
 )
-PPMD_ORDERS = (6, 12, 24)
+PPMD_ORDERS = (6, 8, 12, 24)
 PPMD_ROUND_TRIP_BYTES = 256 << 20  # its decoder wants the coded file in memory at once
 _LONG_FROM_LEVEL = 20  # zstd levels that need --ultra get --long too, as a user would type
 
@@ -193,41 +194,47 @@ class Brotli:
 
 @dataclass
 class Ppmd:
-    """PPMd variant H (7-Zip's), the best of several orders, with memory enough not to restart."""
+    """PPMd variants H (7-Zip's) and I, the best of several orders, memory enough not to restart."""
 
     name: str = "ppmd"
     scope: str = field(default="file", init=False)
 
     def measure(self, path: Path, chunk_size: int) -> Measurement:
-        """Try every order; the times are those of the best one."""
+        """Try every variant and order; the times are those of the best one."""
         try:
             import pyppmd
         except ImportError:
             return Measurement(self.name, self.scope, None, note=NOT_INSTALLED)
         memory = min(max(32 * path.stat().st_size, 16 << 20), 1 << 30)
         tries = []
-        for order in PPMD_ORDERS:
+        variants = {"H": pyppmd.Ppmd7Encoder, "I": pyppmd.Ppmd8Encoder}
+        for (variant, make), order in itertools.product(variants.items(), PPMD_ORDERS):
             start = time.perf_counter()
-            coder = pyppmd.Ppmd7Encoder(order, memory)
+            coder = make(order, memory)
             coded = [coder.encode(block) for block in read_blocks(path)] + [coder.flush()]
-            tries.append((sum(map(len, coded)), order, time.perf_counter() - start))
-        size, order, seconds = min(tries)
-        note = f"order {order} of {', '.join(map(str, PPMD_ORDERS))}; {memory >> 20} MiB"
-        back = self._round_trip(path, order, memory)
+            tries.append((sum(map(len, coded)), variant, order, time.perf_counter() - start))
+        size, variant, order, seconds = min(tries)
+        orders = ", ".join(map(str, PPMD_ORDERS))
+        note = f"variant {variant} of H, I; order {order} of {orders}; {memory >> 20} MiB"
+        back = self._round_trip(path, variant, order, memory)
         note += "" if back is not None else "; too large for its decoder, not decoded"
         return Measurement(self.name, self.scope, size, seconds, back, note)
 
-    def _round_trip(self, path: Path, order: int, memory: int) -> float | None:
+    def _round_trip(self, path: Path, variant: str, order: int, memory: int) -> float | None:
         import pyppmd
 
         size = path.stat().st_size
         if size > PPMD_ROUND_TRIP_BYTES:
             return None
         plain = path.read_bytes()
-        coder = pyppmd.Ppmd7Encoder(order, memory)
+        encoder, decoder = {
+            "H": (pyppmd.Ppmd7Encoder, pyppmd.Ppmd7Decoder),
+            "I": (pyppmd.Ppmd8Encoder, pyppmd.Ppmd8Decoder),
+        }[variant]
+        coder = encoder(order, memory)
         coded = coder.encode(plain) + coder.flush()
         start = time.perf_counter()
-        back = pyppmd.Ppmd7Decoder(order, memory).decode(coded, size) if size else b""
+        back = decoder(order, memory).decode(coded, size) if size else b""
         seconds = time.perf_counter() - start
         check(self.name, back == plain)
         return seconds

@@ -79,7 +79,7 @@ def missing(arrays: Arrays, metadata: Metadata) -> None:
 
 
 def far_too_long(arrays: Arrays, metadata: Metadata) -> None:
-    arrays["head.values"] = np.ones(256 * 16 + 1, np.int8)
+    arrays["head.values"] = np.ones(257 * 16 + 1, np.int8)
 
 
 HOSTILE: dict[str, tuple[Change, str]] = {
@@ -107,11 +107,11 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "index repeat": (entries([(1, 2), (1, 2)], [1, 1]), "not in row-major order"),
     "index order": (entries([(1, 2), (0, 3)], [1, 1]), "not in row-major order"),
     "index negative": (entries([(-1, 2)], [1]), "leave the shape"),
-    "row outside": (entries([(256, 2)], [1]), "leave the shape"),
+    "row outside": (entries([(257, 2)], [1]), "leave the shape"),
     "column outside": (entries([(0, 16)], [1]), "leave the shape"),
     "value zero": (entries([(0, 1)], [0]), "values are not 1..63"),
     "value large": (entries([(0, 1)], [64]), "values are not 1..63"),
-    "too many values": (far_too_long, "for 4096 cells"),
+    "too many values": (far_too_long, "for 4112 cells"),
     "values 2-d": (array("head.values", np.ones((1, 1), np.int8)), "head.values has shape"),
     "values dtype": (array("head.values", np.ones(1, np.float32)), "head."),
     "indices dtype": (array("head.indices", np.zeros((2, 1), np.int64)), "head.indices is I64"),
