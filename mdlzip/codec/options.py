@@ -77,7 +77,7 @@ class CompressReport:
 
     path: None for stdout; method: "stored", "zstd", "xz" or "learned"; ledger: line -> bytes, sums
     to archive_bytes; candidates: method -> size of the whole archive, for all that were tried;
-    skipped_training: why no model was trained, None if one was; figures: what training measured;
+    skipped_training: why no model was kept, None if one was tried; figures: what training found;
     encode_s, decode_s: seconds for the chosen method (decode_s None without verification).
     """
 

@@ -1,4 +1,4 @@
-"""The parts of the float transformer: norm, convolution, tables of positions, activation, loss.
+"""The parts of the float transformer: norm, convolution, tables of positions, activation.
 
 Shapes: B chunks, T positions, D width, K head width.
 """
@@ -119,32 +119,3 @@ class _SquaredRelu(torch.autograd.Function):
 def squared_relu(u: Tensor) -> Tensor:
     """relu(u)^2, element-wise."""
     return _SquaredRelu.apply(u)
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """Mean nats of the targets; makes its gradient on the way, in the logits' own memory."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
-        kept = targets != ignore
-        n = kept.sum().clamp_min(1)
-        index = targets.clamp_min(0)[:, None]
-        shifted = logits.float() - logits.amax(-1, keepdim=True)
-        hit = shifted.gather(1, index)[:, 0]
-        grad = shifted.exp_()
-        total = grad.sum(-1, keepdim=True)
-        loss = torch.where(kept, total.log()[:, 0] - hit, 0.0).sum() / n
-        grad *= (kept / n)[:, None] / total
-        grad.scatter_add_(1, index, -(kept / n)[:, None])
-        ctx.save_for_backward(grad.to(logits.dtype))
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
-    """Mean nats of targets (n,) under logits (n, symbols), those equal to `ignore` left out."""
-    return _CrossEntropy.apply(logits, targets, ignore)

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
 from mdlzip.config import Preset, load_preset
-from mdlzip.model.layers import cross_entropy
 from mdlzip.model.transformer import Transformer
 from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
 from mdlzip.training.optim import make_optimisers
@@ -201,7 +201,7 @@ def _time_step(
     for i in range(4):
         began = time.perf_counter()
         x, y = (z.to(device) for z in batches.batch(i))
-        cross_entropy(model(x).flatten(0, 1), y.flatten(), IGNORE).backward()
+        F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE).backward()
         for o in optimisers.values():
             o.step()
             o.zero_grad()

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
 from mdlzip.config import TrainConfig
 from mdlzip.errors import ExportRefused, Interrupted, NoGain
-from mdlzip.model.layers import cross_entropy
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
@@ -199,7 +199,7 @@ class Trainer:
         )
         with self._autocast():
             logits = self.model(x)
-        loss = cross_entropy(logits.flatten(0, 1), y.flatten(), IGNORE)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
         loss.backward()
         c, rates = self.config, self._rates()
         alpha = self.alpha(self.progress.fraction)

@@ -94,17 +94,6 @@ def test_attention_and_its_gradient(length: int, window: int, turned: bool) -> N
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_cross_entropy_and_its_gradient() -> None:
-    logits = torch.randn(7, 5, requires_grad=True)
-    targets = torch.tensor([0, 4, -100, 2, 2, -100, 1])
-    found = layers.cross_entropy(logits, targets, -100)
-    expected = torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100)
-    assert torch.allclose(found, expected, atol=1e-6)
-    (a,) = torch.autograd.grad(found, logits)
-    (b,) = torch.autograd.grad(expected, logits)
-    assert torch.allclose(a, b, atol=1e-6)
-
-
 @pytest.mark.parametrize("function", ["rms_norm", "fast_causal_conv", "squared_relu"])
 def test_hand_written_gradients(function: str) -> None:
     x = torch.randn(2, 5, 6, dtype=torch.float32, requires_grad=True)
