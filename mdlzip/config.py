@@ -27,6 +27,7 @@ class ModelConfig:
     shared_norm: one norm per block serves attention and MLP (the paper's code).
     match_min: bytes that must have stood in the chunk before for what followed them to be offered
     to the network as a guess (`mdlzip.matches`); 0 means no guesses.
+    n_merges: strings that are one symbol each (`mdlzip.vocabulary`); the planner sets it.
     """
 
     d_model: int = 128
@@ -41,6 +42,7 @@ class ModelConfig:
     biases: bool = False
     shared_norm: bool = False
     match_min: int = 3
+    n_merges: int = 0
 
     def __post_init__(self) -> None:
         _check("d_model", self.d_model, 8, limits.MAX_D_MODEL)
@@ -49,6 +51,7 @@ class ModelConfig:
         _check("d_ff", self.d_ff, 8, limits.MAX_D_FF)
         _check("window", self.window, 0, limits.MAX_CHUNK_SIZE)
         _check("conv_width", self.conv_width, 0, limits.MAX_CONV_WIDTH)
+        _check("n_merges", self.n_merges, 0, limits.MAX_MERGES)
         if self.match_min:
             _check("match_min", self.match_min, limits.MIN_MATCH, limits.MAX_MATCH)
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
@@ -85,7 +88,9 @@ class TrainConfig:
     codes in root mean squares of its surviving weights; 0: where rounding and weight bits balance,
     times coarseness (`training.qat.price_steps`). An alpha of 0 is chosen from the number of
     weights for each byte of the file (`training.trainer.price_weights`). deadzone: how much
-    the rounding of weights leans towards zero, in steps; 0 = to nearest.
+    the rounding of weights leans towards zero, in steps; 0 = to nearest. vocabulary: symbols to
+    predict, bytes and merges together; merge_count, merge_gain,
+    merge_bytes (the longest string): see `vocabulary.learn_merges`.
     """
 
     batch_chunks: int = 8
@@ -107,6 +112,10 @@ class TrainConfig:
     step_rms: float = 0.0
     coarseness: float = 1.4
     deadzone: float = 0.1
+    vocabulary: int = 256
+    merge_count: float = 2000.0
+    merge_gain: float = 2.0
+    merge_bytes: int = 16
 
     def __post_init__(self) -> None:
         _check("batch_chunks", self.batch_chunks, 1, 1 << 16)
@@ -118,6 +127,10 @@ class TrainConfig:
         _check("tolerance", self.tolerance, 0.0, 10.0)
         _check("clip", self.clip, 0.0, 1e6)
         _check("warmup_steps", self.warmup_steps, 0, 1 << 30)
+        _check("vocabulary", self.vocabulary, 0, limits.MAX_MERGES)
+        _check("merge_count", self.merge_count, 2.0, 1e12)
+        _check("merge_bytes", self.merge_bytes, 2, limits.MAX_SYMBOL_BYTES)
+        _check("merge_gain", self.merge_gain, 0.0, 1e6)
         _check("step_rms", self.step_rms, 0.0, 8.0)
         _check("coarseness", self.coarseness, 0.01, 100.0)
         _check("deadzone", self.deadzone, 0.0, 0.5)

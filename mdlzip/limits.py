@@ -4,6 +4,8 @@ from __future__ import annotations
 
 MAX_ORIGINAL_BYTES = 1 << 48
 MIN_ALPHABET = 2  # byte values of a model: the range coder knows no distribution of one symbol
+MAX_MERGES = 2048  # strings that are one symbol each
+MAX_SYMBOL_BYTES = 255
 MIN_CHUNK_SIZE = 16
 MAX_CHUNK_SIZE = 16384
 MAX_GROUP_CHUNKS = 1 << 16

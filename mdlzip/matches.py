@@ -1,4 +1,4 @@
-"""What followed the last time the same few bytes stood in this chunk: a guess for the next byte.
+"""What followed the last time the same few symbols stood in this chunk: a guess for the next.
 
 The network sees a window of a chunk and forgets exact words; names, numbers and tags come back
 word by word. The guess costs no weights, and the network learns how far to trust it. Everything
@@ -27,28 +27,36 @@ def table_bits(chunk_size: int) -> int:
 
 def state_bytes(chunk_size: int) -> int:
     """Memory of one chunk's matcher."""
-    return chunk_size + 2 * (1 << table_bits(chunk_size)) + 8
+    return 2 * chunk_size + 2 * (1 << table_bits(chunk_size)) + 8
 
 
 class Matcher:
     """The guesses for a batch of chunks, from their beginning, any number of positions at a time.
 
-    least: bytes that must agree before a guess is made, 2..8.
+    least: symbols that must agree before a guess is made, 2..8.
     """
 
     def __init__(self, batch: int, chunk_size: int, least: int) -> None:
         self.least = least
         self.position = 0
-        self._history = np.zeros((batch, chunk_size), np.uint8)
+        self._history = np.zeros((batch, chunk_size), np.int16)
         self._table = np.zeros((batch, 1 << table_bits(chunk_size)), np.uint16)
         self._state = np.full((batch, 2), (NO_MATCH, 0), np.int32)
+
+    def keep(self, rows: np.ndarray) -> Matcher:
+        """A matcher that goes on with the chunks `rows` (boolean (B,)) alone."""
+        other = Matcher(0, 1, self.least)
+        other.position = self.position
+        other._history, other._table = self._history[rows], self._table[rows]
+        other._state = self._state[rows]
+        return other
 
     def advance(self, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Guesses for the next T positions.
 
-        previous: int16 (B, T), the byte before each position (anything at position 0). Returns
+        previous: int16 (B, T), the symbol before each position (anything at position 0). Returns
         (symbols int16 (B, T), NO_MATCH where there is none; lengths uint8 (B, T), 0 there, else how
-        many bytes before agree, at most MAX_LENGTH).
+        many symbols before agree, at most MAX_LENGTH).
         """
         symbols = np.empty(previous.shape, np.int16)
         lengths = np.empty(previous.shape, np.uint8)
@@ -79,7 +87,7 @@ def _advance(previous, start, least, history, table, state, symbols, lengths):  
         for j in range(previous.shape[1]):
             t = start + j
             if t > 0:
-                seen[t - 1] = np.uint8(previous[b, j])
+                seen[t - 1] = previous[b, j]
                 if pointer >= 0:
                     if seen[pointer] == seen[t - 1]:
                         pointer += 1
@@ -89,7 +97,7 @@ def _advance(previous, start, least, history, table, state, symbols, lengths):  
                 if t >= least:
                     key = np.uint64(0)
                     for i in range(t - 1, t - 1 - least, -1):
-                        key = (key << np.uint64(8)) | np.uint64(seen[i])
+                        key = (key << np.uint64(12)) ^ np.uint64(seen[i])
                     slot = np.int64((key * _MULTIPLIER) >> shift)
                     candidate = np.int64(last[slot])
                     last[slot] = t
@@ -100,6 +108,6 @@ def _advance(previous, start, least, history, table, state, symbols, lengths):  
                             n += 1
                         if n >= least:
                             pointer, length = candidate, n
-            symbols[b, j] = np.int16(seen[pointer]) if pointer >= 0 else np.int16(NO_MATCH)
+            symbols[b, j] = seen[pointer] if pointer >= 0 else np.int16(NO_MATCH)
             lengths[b, j] = np.uint8(length)
         state[b, 0], state[b, 1] = np.int32(pointer), np.int32(length)

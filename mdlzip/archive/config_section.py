@@ -10,16 +10,16 @@ from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
 
-CONFIG_BYTES = 21
+CONFIG_BYTES = 23
 NORMS = ("rms", "layer")
 ACTIVATIONS = ("relu2", "gelu")
 POSITIONS = ("rotary", "sinusoidal")
 
 
 def pack_config(config: ModelConfig, layout: Layout) -> bytes:
-    """The section's 21 bytes; the corpus size is not among them, the fixed header has it."""
+    """The section's 23 bytes; the corpus size is not among them, the fixed header has it."""
     return struct.pack(
-        "<HBHHHBBBBBBHI",
+        "<HBHHHBBHBBBBHI",
         config.d_model,
         config.n_layers,
         config.n_heads,
@@ -27,6 +27,7 @@ def pack_config(config: ModelConfig, layout: Layout) -> bytes:
         config.window,
         config.conv_width,
         config.match_min,
+        config.n_merges,
         NORMS.index(config.norm),
         ACTIVATIONS.index(config.activation),
         POSITIONS.index(config.positions),
@@ -45,7 +46,7 @@ def unpack_config(payload: bytes, size: int, base: int = 0) -> tuple[ModelConfig
     d_model, n_layers = cursor.u16("d_model"), cursor.u8("n_layers")
     n_heads, d_ff = cursor.u16("n_heads"), cursor.u16("d_ff")
     window, conv_width = cursor.u16("window"), cursor.u8("conv_width")
-    match_min = cursor.u8("match_min")
+    match_min, n_merges = cursor.u8("match_min"), cursor.u16("n_merges")
     norm = _choice(cursor, "norm", NORMS)
     activation = _choice(cursor, "activation", ACTIVATIONS)
     positions = _choice(cursor, "positions", POSITIONS)
@@ -69,6 +70,7 @@ def unpack_config(payload: bytes, size: int, base: int = 0) -> tuple[ModelConfig
             window=window,
             conv_width=conv_width,
             match_min=match_min,
+            n_merges=n_merges,
             norm=norm,
             activation=activation,
             positions=positions,

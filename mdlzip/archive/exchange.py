@@ -3,8 +3,8 @@
 For each tensor NAME: `NAME.indices` int32 [ndim, nnz] in row-major order without repeats,
 `NAME.values` int8 [nnz], `NAME.scale` float64 [1] (weight = value * scale) and `NAME.step` int32
 [2], the same scale exactly: mantissa * 2**-exponent. The model's shape, chunk_size, group_chunks,
-the activation exponents and the alphabet (hexadecimal, 32 bytes as in the weights section; all byte
-values if it is missing) are metadata strings.
+the activation exponents and the vocabulary (alphabet and merges, hexadecimal, as in the weights
+section; all byte values if the alphabet is missing) are metadata strings.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
-    all_bytes,
     tensor_shapes,
 )
+from mdlzip.vocabulary import Vocabulary, all_bytes, merges_bytes, pack_merges, unpack_merges
 
 FORMAT = "mdlzip weights 1"
 PARTS = {"indices": "I32", "values": "I8", "scale": "F64", "step": "I32"}
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _BITMAP = re.compile(r"[0-9a-f]{64}")
+_HEXADECIMAL = re.compile(r"[0-9a-f]*")
 
 
 def export_safetensors(
@@ -54,6 +55,7 @@ def export_safetensors(
     metadata |= {"group_chunks": str(group_chunks)}
     metadata |= {"exponents": " ".join(map(str, network.exponents.values()))}
     metadata |= {"alphabet": alphabet_bitmap(network.alphabet).hex()}
+    metadata |= {"merges": pack_merges(network.vocabulary).hex()}
     save_file(arrays, path, metadata=metadata)
 
 
@@ -91,13 +93,13 @@ class _Import:
         config = self._config()
         chunk_size = self._integer("chunk_size", limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE)
         group_chunks = self._integer("group_chunks", 1, limits.MAX_GROUP_CHUNKS)
-        exponents, alphabet = self._exponents(config), self._alphabet()
+        exponents, vocabulary = self._exponents(config), self._vocabulary(config)
         shapes = tensor_shapes(config)
         wanted = {f"{name}.{part}" for name in shapes for part in PARTS}
         for name in sorted(wanted ^ set(self._file.keys())):
             raise self._fail(f"tensor {name} is {'missing' if name in wanted else 'unknown'}")
         tensors = {name: self._tensor(name, shape) for name, shape in shapes.items()}
-        return IntegerNetwork(config, tensors, exponents, alphabet), chunk_size, group_chunks
+        return IntegerNetwork(config, tensors, exponents, vocabulary), chunk_size, group_chunks
 
     def _fail(self, reason: str) -> CorruptArchive:
         return CorruptArchive(f"{self._path}: {reason}")
@@ -151,6 +153,17 @@ class _Import:
         if alphabet.size < limits.MIN_ALPHABET:
             raise self._fail(f"metadata alphabet has {alphabet.size} byte values")
         return alphabet
+
+    def _vocabulary(self, config: ModelConfig) -> Vocabulary:
+        alphabet = self._alphabet()
+        text = self._string("merges") if config.n_merges else ""
+        digits = 2 * merges_bytes(alphabet.size, config.n_merges)
+        if len(text) != digits or not _HEXADECIMAL.fullmatch(text):
+            raise self._fail(f"metadata merges is not {digits} hexadecimal digits")
+        try:
+            return unpack_merges(bytes.fromhex(text), alphabet, config.n_merges)
+        except ExportRefused as error:
+            raise self._fail(f"metadata merges: {error}") from error
 
     def _part(self, name: str, part: str, shape: tuple[int, ...]) -> np.ndarray:
         piece = self._file.get_slice(f"{name}.{part}")

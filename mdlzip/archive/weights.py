@@ -13,12 +13,12 @@ from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised.network import (
-    VOCABULARY,
     IntegerNetwork,
     QuantTensor,
     activation_sites,
     tensor_shapes,
 )
+from mdlzip.vocabulary import N_BYTES, Vocabulary, merges_bytes, pack_merges, unpack_merges
 
 MODES = ("coded", "coo")  # place = mode byte
 SECTION = "weights section"
@@ -32,7 +32,7 @@ class PackedWeights:
     """A weights section's payload, and what its bytes are for.
 
     ledger: "positions" (which cells are not zero), "values" (signs and magnitudes), "scales" (mode,
-    alphabet, steps, activation exponents); the lines add up to len(data).
+    vocabulary, steps, activation exponents); the lines add up to len(data).
     """
 
     data: bytes
@@ -47,7 +47,8 @@ def pack_weights(network: IntegerNetwork, mode: str = "coded") -> PackedWeights:
     """
     if mode not in MODES:
         raise UsageError(f"weights must be one of {', '.join(MODES)}, not {mode!r}")
-    head = bytes([MODES.index(mode)]) + alphabet_bitmap(network.alphabet) + _pack_steps(network)
+    head = bytes([MODES.index(mode)]) + pack_vocabulary(network.vocabulary)
+    head += _pack_steps(network)
     if mode == "coo":
         return _pack_coo(network, head)
     stream, position_bits, value_bits = _encode(network)
@@ -66,13 +67,13 @@ def unpack_weights(buffer: bytes | bytearray | memoryview, config: ModelConfig) 
     decode to other weights: the section's CRC is there to notice.
     """
     cursor = Cursor(buffer, SECTION)
-    mode, alphabet = _read_mode(cursor), _read_alphabet(cursor)
+    mode, vocabulary = _read_mode(cursor), _read_vocabulary(cursor, config)
     steps, exponents = _read_steps(cursor, config)
     read = _read_coo if mode == "coo" else _read_coded
     codes = read(cursor, config)
     cursor.finish()
     tensors = {name: QuantTensor(codes[name], *steps[name]) for name in codes}
-    return IntegerNetwork(config, tensors, exponents, alphabet)
+    return IntegerNetwork(config, tensors, exponents, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def weights_summary(buffer: bytes | bytearray | memoryview, config: ModelConfig)
     In a coded section they are the encoder's notes; `unpack_weights` checks the count.
     """
     cursor = Cursor(buffer, SECTION)
-    mode, _ = _read_mode(cursor), _read_alphabet(cursor)
+    mode, _ = _read_mode(cursor), _read_vocabulary(cursor, config)
     _read_steps(cursor, config)
     if mode == "coded":
         nnz, positions = _read_notes(cursor, config)
@@ -121,9 +122,14 @@ def code_cost_bits(network: IntegerNetwork) -> dict[str, float]:
     return costs
 
 
+def pack_vocabulary(vocabulary: Vocabulary) -> bytes:
+    """Bitmap of the alphabet, then the merges."""
+    return alphabet_bitmap(vocabulary.alphabet) + pack_merges(vocabulary)
+
+
 def alphabet_bitmap(alphabet: np.ndarray) -> bytes:
     """32 bytes: bit b & 7 (0 the least) of byte b >> 3 is set for every value b of `alphabet`."""
-    present = np.zeros(VOCABULARY, bool)
+    present = np.zeros(N_BYTES, bool)
     present[alphabet] = True
     return np.packbits(present, bitorder="little").tobytes()
 
@@ -134,7 +140,7 @@ def bitmap_alphabet(bitmap: bytes | memoryview) -> np.ndarray:
     return np.flatnonzero(bits).astype(np.uint8)
 
 
-# --- alphabet, steps and activation exponents ---------------------------------------------------
+# --- vocabulary, steps and activation exponents ---------------------------------------------------
 
 
 def _pack_steps(network: IntegerNetwork) -> bytes:
@@ -158,12 +164,16 @@ def _read_mode(cursor: Cursor) -> str:
     return MODES[mode]
 
 
-def _read_alphabet(cursor: Cursor) -> np.ndarray:
-    alphabet = bitmap_alphabet(cursor.take(VOCABULARY // 8, "alphabet"))
+def _read_vocabulary(cursor: Cursor, config: ModelConfig) -> Vocabulary:
+    alphabet = bitmap_alphabet(cursor.take(N_BYTES // 8, "alphabet"))
     if alphabet.size < limits.MIN_ALPHABET:
         least = limits.MIN_ALPHABET
         raise cursor.fail("alphabet", f"has {alphabet.size} byte values, {least} are the least")
-    return alphabet
+    size = merges_bytes(alphabet.size, config.n_merges)
+    try:
+        return unpack_merges(bytes(cursor.take(size, "merges")), alphabet, config.n_merges)
+    except ExportRefused as error:
+        raise cursor.fail("merges", f"are damaged: {error}") from None
 
 
 def _signed(cursor: Cursor, what: str, low: int, high: int) -> int:

@@ -40,7 +40,8 @@ from mdlzip.errors import (
     VerifyFailed,
 )
 from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
-from mdlzip.quantised.network import VOCABULARY, IntegerNetwork
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.vocabulary import N_BYTES
 
 if TYPE_CHECKING:
     from mdlzip.training.trainer import TrainResult
@@ -153,9 +154,9 @@ def _run(job: _Job, source: str) -> CompressReport:
 
 def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> None:
     """Raises UsageError if the file holds a byte value that a given network cannot predict."""
-    if network.alphabet.size == VOCABULARY:
+    if network.alphabet.size == N_BYTES:
         return
-    outside = network.ranks < 0
+    outside = network.vocabulary.ranks[:N_BYTES] < 0
     for block in corpus.blocks():
         values = np.frombuffer(block, np.uint8)
         if outside[values].any():

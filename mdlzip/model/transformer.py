@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from mdlzip.config import ModelConfig
 from mdlzip.matches import N_LENGTHS, Matcher
 from mdlzip.model import attention, layers
-
-START_SYMBOL = 256
+from mdlzip.vocabulary import FIRST_MERGE, N_BYTES, START_SYMBOL
 
 
 class Rounding:
@@ -88,18 +87,21 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.chunk_size = chunk_size
-        self.embedding = nn.Parameter(torch.empty(START_SYMBOL + 1, config.d_model))
+        self.embedding = nn.Parameter(torch.empty(FIRST_MERGE + config.n_merges, config.d_model))
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_layers))
         if config.norm == "layer":
             self.final_norm = layers.LayerNorm(config.d_model)
-        rows = START_SYMBOL + bool(config.match_min)  # the last row: trust in a match
+        # Row 256, which is no symbol's: trust in a match.
+        wide = config.match_min or config.n_merges
+        rows = FIRST_MERGE + config.n_merges if wide else N_BYTES
         self.head = nn.Parameter(torch.empty(rows, config.d_model))
         self.head_bias = nn.Parameter(torch.zeros(rows))
         if config.match_min:
             self.match = nn.Parameter(torch.zeros(N_LENGTHS))
         self.rounding = Rounding()
-        self.register_buffer("alphabet", torch.arange(START_SYMBOL), persistent=False)
-        self.register_buffer("places", torch.arange(START_SYMBOL), persistent=False)
+        symbols = torch.arange(FIRST_MERGE + config.n_merges)
+        self.register_buffer("symbols", symbols[symbols != START_SYMBOL], persistent=False)
+        self.register_buffer("places", symbols - (symbols > START_SYMBOL).long(), persistent=False)
         # A window that holds the whole chunk is full attention.
         self.window = config.window if 0 < config.window < chunk_size else 0
         if config.positions == "rotary":
@@ -134,17 +136,18 @@ class Transformer(nn.Module):
                     std = 0.0
                 p.data.copy_(torch.randn(p.shape, generator=generator) * std)
 
-    def restrict(self, alphabet: Tensor) -> None:
-        """From now on predict only the P byte values of `alphabet` (int64, ascending)."""
-        self.alphabet = alphabet.to(self.head.device)
-        self.places = torch.full((START_SYMBOL,), -1, device=self.head.device)
-        self.places[self.alphabet] = torch.arange(len(alphabet), device=self.head.device)
+    def restrict(self, symbols: Tensor) -> None:
+        """From now on predict only the V symbols of `symbols` (int64, ascending)."""
+        device = self.head.device
+        self.symbols = symbols.to(device)
+        self.places = torch.full((FIRST_MERGE + self.config.n_merges,), -1, device=device)
+        self.places[self.symbols] = torch.arange(len(symbols), device=device)
 
     def forward(self, symbols_BT: Tensor) -> Tensor:
-        """Logits (B, T, P) for every position of `symbols_BT` (uint8 or int64, B x T).
+        """Logits (B, T, V) for every position of `symbols_BT` (any integers, B x T).
 
-        P: the size of the alphabet, 256 unless `restrict` was called. Position t is predicted from
-        symbols 0 .. t - 1 of the same chunk.
+        V: all symbols unless `restrict` was called. Position t is predicted from symbols
+        0 .. t - 1 of the same chunk.
         """
         shifted = F.pad(symbols_BT[:, :-1].long(), (1, 0), value=START_SYMBOL)
         r = self.rounding
@@ -156,9 +159,9 @@ class Transformer(nn.Module):
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)
         head, bias = r.weight("head", self.head), r.weight("head_bias", self.head_bias)
-        logits = F.linear(h, head[self.alphabet], bias[self.alphabet])
+        logits = F.linear(h, head[self.symbols], bias[self.symbols])
         if self.config.match_min:
-            trust = F.linear(h, head[START_SYMBOL:], bias[START_SYMBOL:])
+            trust = F.linear(h, head[START_SYMBOL:FIRST_MERGE], bias[START_SYMBOL:FIRST_MERGE])
             logits = self._believe_matches(logits, trust, symbols_BT)
         return logits
 

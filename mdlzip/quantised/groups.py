@@ -8,6 +8,7 @@ byte, since the predictor is exact and every group has its own stream.
 from __future__ import annotations
 
 import itertools
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,15 +21,18 @@ import torch
 
 from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
-from mdlzip.errors import ExportRefused
+from mdlzip.errors import CorruptArchive, ExportRefused
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
-from mdlzip.quantised.network import START_SYMBOL, IntegerNetwork
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.vocabulary import START_SYMBOL, Vocabulary, padded
 
 A = TypeVar("A")
 R = TypeVar("R")
-ENCODE_TILE_BYTES = 4096  # positions of one forward call; keeps the activations near the L2 cache
+ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
 _CUDA_TILE_CHUNKS = 8192
+_CUT = "<IH"  # chunks of a group, bytes of the last
+_LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
 
 
 @contextmanager
@@ -74,61 +78,79 @@ def default_threads(threads: int | None) -> int:
     return threads or torch.get_num_threads()
 
 
-def _symbols(data: np.ndarray, layout: Layout, group: int) -> tuple[np.ndarray, list[int]]:
-    start, stop = layout.group_span(group)
-    lengths = layout.chunk_lengths(group)
-    symbols = np.zeros(len(lengths) * layout.chunk_size, np.uint8)
-    symbols[: stop - start] = data[start:stop]
-    return symbols.reshape(len(lengths), layout.chunk_size), lengths
-
-
-def _active(lengths: list[int], t: int) -> int:
-    """Chunks that still have position t; only the last chunk may be short."""
-    return len(lengths) - (lengths[-1] <= t)
-
-
-def _counts_at(predictor: Predictor, gaps: object, t: int, n: int) -> np.ndarray:
+def _counts_at(predictor: Predictor, gaps: object, t: int, rows: np.ndarray) -> np.ndarray:
     if isinstance(gaps, torch.Tensor):
-        return predictor.count_table[gaps[:n, t].cpu().numpy()]
+        return predictor.count_table[gaps[torch.from_numpy(rows), t].cpu().numpy()]
     from mdlzip.quantised.kernels_cpu import take_counts
 
-    out = np.empty((n, predictor.alphabet.size))
-    take_counts(gaps, predictor.count_table, t, n, out)
+    out = np.empty((len(rows), predictor.vocabulary.n_symbols))
+    take_counts(gaps, predictor.count_table, t, rows, out)
     return out
 
 
-def _ranks(predictor: Predictor, symbols: np.ndarray, lengths: list[int]) -> np.ndarray:
-    """int32 (chunk_size, chunks): places in the alphabet; 0 after a short end."""
-    ranks = predictor.ranks[symbols]
-    ranks[-1, lengths[-1] :] = 0  # what pads the last chunk need not be in the alphabet
+def _ranks(vocabulary: Vocabulary, symbols: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """int32 (T, chunks): places among the symbols in use; 0 after the end of a chunk."""
+    ranks = vocabulary.ranks[symbols]
+    ranks[np.arange(symbols.shape[1]) >= counts[:, None]] = 0
     if ranks.min() < 0:
         value = symbols[ranks < 0][0]
         raise ExportRefused(f"byte value {value} is not in the alphabet of the network")
     return np.ascontiguousarray(ranks.T)
 
 
-def encode_group(predictor: Predictor, symbols: np.ndarray, lengths: list[int]) -> bytes:
-    """One coded group. symbols: uint8 (chunks, chunk_size), zero after a short end.
+def encode_group(predictor: Predictor, data: np.ndarray) -> bytes:
+    """One coded group. data: uint8, its bytes, at least one.
 
     Raises ExportRefused for a byte outside the network's alphabet.
     """
-    columns = _ranks(predictor, symbols, lengths)
-    chunk_size = symbols.shape[1]
-    tile = max(1, ENCODE_TILE_BYTES // chunk_size)
+    vocabulary = predictor.vocabulary
+    flat, ends = vocabulary.cut(data, predictor.chunk_size)
+    symbols, counts = padded(flat, np.append(0, ends[:-1]), ends)
+    columns = _ranks(vocabulary, symbols, counts)
+    tile = max(1, ENCODE_TILE_SYMBOLS // symbols.shape[1])
     if predictor.device.type != "cpu":
-        tile = len(lengths)
+        tile = len(symbols)
     parts = []
-    for i in range(0, len(lengths), tile):
+    for i in range(0, len(symbols), tile):
         previous = shifted(symbols[i : i + tile])
         parts.append(predictor.forward(previous, predictor.new_state(len(previous))))
     gaps = parts[0]
     if len(parts) > 1:
         gaps = np.concatenate(parts) if predictor.fused else torch.cat(parts)
     encoder = Encoder()
-    for t in range(max(lengths)):
-        n = _active(lengths, t)
-        encoder.encode(columns[t, :n], _counts_at(predictor, gaps, t, n))
-    return encoder.finish()
+    for t in range(symbols.shape[1]):
+        rows = np.flatnonzero(counts > t)
+        encoder.encode(columns[t, rows], _counts_at(predictor, gaps, t, rows))
+    return _pack_cut(vocabulary, flat, ends) + encoder.finish()
+
+
+def _pack_cut(vocabulary: Vocabulary, flat: np.ndarray, ends: np.ndarray) -> bytes:
+    """Number of chunks and bytes of the last; nothing without merges, where both are known."""
+    if not len(vocabulary.merges):
+        return b""
+    last = flat[ends[-2] if len(ends) > 1 else 0 :]
+    return struct.pack(_CUT, len(ends), int(vocabulary.lengths[last].sum()))
+
+
+def _read_cut(
+    predictor: Predictor, layout: Layout, group: int, payload: bytes
+) -> tuple[np.ndarray, bytes]:
+    """(bytes that each chunk of the group holds at least, int64; the rest of the payload)."""
+    start, stop = layout.group_span(group)
+    longest = predictor.vocabulary.longest
+    if longest == 1:
+        return np.array(layout.chunk_lengths(group), np.int64), payload
+    if len(payload) < struct.calcsize(_CUT):
+        raise CorruptArchive(f"group {group}: is too short")
+    n, last = struct.unpack_from(_CUT, payload)
+    full = layout.chunk_size - longest + 1
+    before = stop - start - last  # bytes of the chunks before the last
+    fits = (n - 1) * full <= before <= (n - 1) * layout.chunk_size
+    if not (fits and 1 <= last <= layout.chunk_size):
+        raise CorruptArchive(f"group {group}: {n} chunks, the last of {last} bytes, do not fit")
+    sizes = np.full(n, full, np.int64)
+    sizes[-1] = last
+    return sizes, payload[struct.calcsize(_CUT) :]
 
 
 def encode_groups(
@@ -146,7 +168,7 @@ def encode_groups(
     )
 
     def task(group: int) -> bytes:
-        return encode_group(workers.predictor(), *_symbols(data, layout, group))
+        return encode_group(workers.predictor(), data[slice(*layout.group_span(group))])
 
     for done, payload in enumerate(workers.map(task, range(layout.n_groups)), 1):
         if on_progress:
@@ -158,27 +180,39 @@ def decode_batch(
     predictor: Predictor, layout: Layout, batch: list[tuple[int, bytes]]
 ) -> list[tuple[int, bytes]]:
     """Decode several groups in lockstep: position by position over all their chunks."""
-    lengths = [layout.chunk_lengths(g) for g, _ in batch]
-    decoders = [Decoder(payload) for _, payload in batch]
-    starts = np.cumsum([0, *(len(x) for x in lengths)])
-    rows = int(starts[-1])
-    out = np.zeros((layout.chunk_size, rows), np.uint8)
-    previous = np.full((rows, 1), START_SYMBOL, np.int16)
-    state = predictor.new_state(rows)
-    for t in range(max(x[0] for x in lengths)):
+    parts = [_read_cut(predictor, layout, group, payload) for group, payload in batch]
+    decoders = [Decoder(stream) for _, stream in parts]
+    starts = np.cumsum([0, *(len(sizes) for sizes, _ in parts)])
+    sizes = np.concatenate([sizes for sizes, _ in parts])
+    vocabulary, symbols = predictor.vocabulary, predictor.vocabulary.symbols
+    out = np.zeros((len(sizes), layout.chunk_size), np.uint8)
+    fill = np.zeros(len(sizes), np.int64)
+    lines = np.arange(len(sizes))  # the chunk of each line of the state
+    previous = np.full((len(sizes), 1), START_SYMBOL, np.int16)
+    state = predictor.new_state(len(sizes))
+    while (unfinished := fill[lines] < sizes[lines]).any():
+        if np.count_nonzero(unfinished) < _LEAST_FILL * len(lines):
+            state = predictor.keep(state, unfinished)
+            lines, previous = lines[unfinished], previous[unfinished]
+            unfinished = np.ones(len(lines), bool)
         gaps = predictor.forward(previous, state)
-        counts = _counts_at(predictor, gaps, 0, rows)
-        for decoder, chunk_lengths, start in zip(decoders, lengths, starts[:-1], strict=True):
-            n = _active(chunk_lengths, t)
-            if n:
-                ranks = decoder.decode(counts[start : start + n])
-                out[t, start : start + n] = predictor.alphabet[ranks]
-        previous[:, 0] = out[t]
-    columns = out.T
+        edges = np.searchsorted(lines, starts)
+        for i, decoder in enumerate(decoders):
+            rows = edges[i] + np.flatnonzero(unfinished[edges[i] : edges[i + 1]])
+            if not len(rows):
+                continue
+            new = symbols[decoder.decode(_counts_at(predictor, gaps, 0, rows))]
+            fits = vocabulary.append(out, fill, lines[rows], new)
+            if not fits:
+                raise CorruptArchive(f"group {batch[i][0]}: a symbol goes beyond its chunk")
+            previous[rows, 0] = new
     result = []
-    for (group, _), chunk_lengths, start in zip(batch, lengths, starts[:-1], strict=True):
-        block = np.ascontiguousarray(columns[start : start + len(chunk_lengths)])
-        result.append((group, block.tobytes()[: sum(chunk_lengths)]))
+    for (group, _), start, stop in zip(batch, starts[:-1], starts[1:], strict=True):
+        plain = b"".join(out[i, : fill[i]].tobytes() for i in range(start, stop))
+        begin, end = layout.group_span(group)
+        if len(plain) != end - begin:
+            raise CorruptArchive(f"group {group}: decodes to {len(plain)} bytes")
+        result.append((group, plain))
     return result
 
 

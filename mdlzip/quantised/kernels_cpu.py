@@ -11,7 +11,7 @@ The twin for other devices is `kernels_torch`, in plain int64; both follow `docs
 "Integer predictor".
 
 Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width,
-P byte values of the alphabet.
+V symbols of the vocabulary.
 `factor` arguments are mantissa * 2**-shift, an exact float64.
 """
 
@@ -242,11 +242,11 @@ def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-de
 
 @_jit
 def logit_gaps(acc, factor, bias, last, ranks, symbols, lengths, match, out):  # type: ignore[no-untyped-def]
-    """out (B, T, P) uint16 = min(best - logit, last), logits in units of 1/64 nat.
+    """out (B, T, V) uint16 = min(best - logit, last), logits in units of 1/64 nat.
 
     match (MAX_LENGTH + 1,): what a match of that length adds to the logit of its symbol, beside
-    column P of acc (B, T, P + 1); empty if there are no matches, and acc is (B, T, P). ranks:
-    int32 (256,), place of a byte value in the alphabet; symbols, lengths: (B, T) from the matcher.
+    column V of acc (B, T, V + 1); empty if there are no matches, and acc is (B, T, V). ranks:
+    int32 (rows,), place of a symbol in the vocabulary; symbols, lengths: (B, T) from the matcher.
     """
     b_, t_, v_ = out.shape
     logits = np.empty(v_, np.float64)
@@ -267,9 +267,9 @@ def logit_gaps(acc, factor, bias, last, ranks, symbols, lengths, match, out):  #
 
 
 @_jit
-def take_counts(gaps, table, t, n, out):  # type: ignore[no-untyped-def]
-    """out (n, P) float64 = table[gaps[:n, t]]: symbol counts at position t of n chunks."""
-    for b in range(n):
-        row, os = gaps[b, t], out[b]
+def take_counts(gaps, table, t, rows, out):  # type: ignore[no-untyped-def]
+    """out (n, V) float64 = table[gaps[rows, t]]: symbol counts at position t of n chunks."""
+    for b in range(rows.shape[0]):
+        row, os = gaps[rows[b], t], out[b]
         for v in range(row.shape[0]):
             os[v] = table[row[v]]

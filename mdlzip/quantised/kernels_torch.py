@@ -150,10 +150,10 @@ def logit_gaps(
     last: int,
     guess: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """int64 (B, T, P) of min(max logit - logit, last).
+    """int64 (B, T, V) of min(max logit - logit, last).
 
-    guess: place in the alphabet of the symbol that a match offers (negative for none) and what its
-    length adds, int64 (B, T); then acc has one more column, the trust.
+    guess: place in the vocabulary of the symbol that a match offers (negative for none) and what
+    its length adds, int64 (B, T); then acc has one more column, the trust.
     """
     logits = requantise(acc, mantissa, shift, bias)
     if guess is not None:

@@ -13,29 +13,9 @@ from mdlzip.limits import (
     MAX_STEP_EXPONENT,
     MAX_STEP_MANTISSA,
     MAX_VECTOR_CODE,
-    MIN_ALPHABET,
 )
 from mdlzip.matches import N_LENGTHS
-
-VOCABULARY = 256
-START_SYMBOL = 256  # row of the embedding that stands before the first byte of every chunk
-
-
-def all_bytes() -> np.ndarray:
-    """The alphabet of all byte values, uint8 (256,)."""
-    return np.arange(VOCABULARY, dtype=np.uint8)
-
-
-def alphabet_of(present: np.ndarray) -> np.ndarray:
-    """Ascending byte values, uint8, for a file with those of `present`, boolean (256,).
-
-    A file of a single value gets a neighbour as well, an empty one 0 and 1: two are the least.
-    """
-    values = np.flatnonzero(present)
-    if values.size < MIN_ALPHABET:
-        only = int(values[0]) if values.size else 0
-        values = np.array(sorted((only, only ^ 1)))
-    return values.astype(np.uint8)
+from mdlzip.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -75,19 +55,19 @@ class QuantTensor:
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Everything a decoder needs to predict: configuration, tensors, exponents and alphabet.
+    """Everything a decoder needs to predict: configuration, tensors, exponents, vocabulary.
 
     tensors: name -> QuantTensor, exactly the names and shapes of `tensor_shapes(config)`, in order.
     exponents: activation site -> e, value = code * 2**-e, exactly the sites of
     `activation_sites(config)`, in order; -16..24.
-    alphabet: uint8, 2..256 byte values, strictly ascending: what the network can predict. The rows
-    of other bytes in head and head_bias are not used, nor is anything coded that holds such a byte.
+    vocabulary: what it predicts. The rows of other bytes in embedding, head and head_bias are not
+    used, nor is anything coded that holds such a byte.
     """
 
     config: ModelConfig
     tensors: dict[str, QuantTensor]
     exponents: dict[str, int]
-    alphabet: np.ndarray = field(default_factory=all_bytes)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     def __post_init__(self) -> None:
         shapes = tensor_shapes(self.config)
@@ -95,12 +75,13 @@ class IntegerNetwork:
             raise ExportRefused("tensor names or shapes do not fit the model configuration")
         if list(self.exponents) != activation_sites(self.config):
             raise ExportRefused("activation sites do not fit the model configuration")
-        if self.alphabet.dtype != np.uint8 or self.alphabet.ndim != 1:
-            raise ExportRefused("the alphabet must be a vector of uint8")
-        if self.alphabet.size < MIN_ALPHABET:
-            raise ExportRefused(f"the alphabet has less than {MIN_ALPHABET} byte values")
-        if (self.alphabet[1:] <= self.alphabet[:-1]).any():
-            raise ExportRefused("the alphabet does not rise strictly")
+        if len(self.vocabulary.merges) != self.config.n_merges:
+            raise ExportRefused("the merges are not as many as the model configuration says")
+
+    @property
+    def alphabet(self) -> np.ndarray:
+        """uint8, the byte values that the network can predict."""
+        return self.vocabulary.alphabet
 
     @property
     def nnz(self) -> int:
@@ -112,13 +93,6 @@ class IntegerNetwork:
         """Number of stored cells, zero or not."""
         return sum(t.codes.size for t in self.tensors.values())
 
-    @property
-    def ranks(self) -> np.ndarray:
-        """int32 (256,): place of each byte value in the alphabet, -1 for those outside."""
-        ranks = np.full(VOCABULARY, -1, np.int32)
-        ranks[self.alphabet] = np.arange(self.alphabet.size, dtype=np.int32)
-        return ranks
-
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every stored tensor, in the order in which the archive stores them.
@@ -127,7 +101,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     they and all one-dimensional tensors are 'vectors' (not used in matrix products).
     """
     d, f, w = config.d_model, config.d_ff, config.conv_width
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (VOCABULARY + 1, d)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (FIRST_MERGE + config.n_merges, d)}
     for i in range(config.n_layers):
         p = f"blocks.{i}."
         norms = ("norm",) if config.shared_norm else ("attn_norm", "mlp_norm")
@@ -148,8 +122,8 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if config.norm == "layer":
         shapes["final_norm.gain"] = (d,)
         shapes["final_norm.bias"] = (d,)
-    # The row after the last symbol says how far a match is to be trusted.
-    rows = VOCABULARY + bool(config.match_min)
+    # Row 256, which is no symbol's, says how far a match is to be trusted.
+    rows = FIRST_MERGE + config.n_merges if config.match_min or config.n_merges else N_BYTES
     shapes["head"] = (rows, d)
     shapes["head_bias"] = (rows,)
     if config.match_min:

@@ -7,7 +7,7 @@ share this file's flow: fused CPU kernels and whole-tensor torch operations for 
 Matrix products multiply small integers; the carrier (int8, float32, float64, int64) is chosen by
 the largest possible sum, so every product is exact and no order of summation can change a bit.
 
-Shapes: B chunks, T positions, D width, P byte values of the alphabet.
+Shapes: B chunks, T positions, D width, V symbols of the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mdlzip.errors import ExportRefused
 from mdlzip.matches import Matcher
 from mdlzip.quantised import kernels_torch as kt
 from mdlzip.quantised import tables
-from mdlzip.quantised.network import START_SYMBOL, IntegerNetwork
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.prepared import (
     Part,
     Product,
@@ -32,6 +32,7 @@ from mdlzip.quantised.prepared import (
     prepare,
     window_of,
 )
+from mdlzip.vocabulary import START_SYMBOL
 
 # Exclusive bound on a sum of products for which each carrier is exact.
 CARRIER_BOUND = {"int8": 1 << 31, "float32": 1 << 24, "float64": 1 << 53, "int64": 1 << 62}
@@ -76,7 +77,9 @@ class Predictor:
     ) -> None:
         self.net = prepare(network)
         self.config = network.config
-        self.alphabet, self.ranks = network.alphabet, network.ranks
+        self.vocabulary = network.vocabulary
+        if self.vocabulary.longest > max(chunk_size // 2, 1):
+            raise ExportRefused("a merge stands for more than half a chunk")
         self.chunk_size = chunk_size
         self.device = torch.device(device)
         self.fused = (kernels or ("cpu" if self.device.type == "cpu" else "torch")) == "cpu"
@@ -131,6 +134,13 @@ class Predictor:
             state.values.append(self._zeros(shape, torch.int8))
         return state
 
+    def keep(self, state: State, rows: np.ndarray) -> State:
+        """State of the chunks `rows` (boolean (B,)) alone."""
+        index = rows if self.fused else torch.from_numpy(rows).to(self.device)
+        matcher = state.matcher.keep(rows) if state.matcher else None
+        parts = ([a[index] for a in x] for x in (state.history, state.keys, state.values))
+        return State(int(rows.sum()), state.position, *parts, matcher)
+
     def _zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
         if self.fused:
             return np.zeros(shape, {torch.int8: np.int8, torch.int32: np.int32}[dtype])
@@ -140,9 +150,9 @@ class Predictor:
         """Logit gaps for the next T positions of every chunk.
 
         previous: (B, T) integers, the symbol before each position (START_SYMBOL before the first).
-        Returns (B, T, P), units of 1/64 nat below the most probable symbol, at most `last_gap`:
-        uint16 numpy from the fused kernels, an int64 tensor otherwise. Place p is that of byte
-        value `alphabet[p]`.
+        Returns (B, T, V), units of 1/64 nat below the most probable symbol, at most `last_gap`:
+        uint16 numpy from the fused kernels, an int64 tensor otherwise. Place v is that of
+        `vocabulary.symbols[v]`.
         """
         if state.position + previous.shape[1] > self.chunk_size:
             raise ValueError("more positions than the chunk has")
@@ -209,7 +219,7 @@ class Predictor:
             e["head_in"],
             n.head,
         )
-        gaps = np.empty((b, t, self.alphabet.size), np.uint16)
+        gaps = np.empty((b, t, self.vocabulary.n_symbols), np.uint16)
         f = n.head
         symbols, lengths = _NO_GUESS if state.matcher is None else state.matcher.advance(previous)
         kc.logit_gaps(
@@ -217,7 +227,7 @@ class Predictor:
             f.factor,
             f.bias,
             self.last_gap,
-            self.ranks,
+            self.vocabulary.ranks,
             symbols,
             lengths,
             n.match,
@@ -318,7 +328,7 @@ class Predictor:
         guess = None
         if state.matcher is not None:
             symbols_, lengths = state.matcher.advance(previous)
-            ranks = np.where(symbols_ >= 0, self.ranks[np.maximum(symbols_, 0)], -1)
+            ranks = np.where(symbols_ >= 0, self.vocabulary.ranks[np.maximum(symbols_, 0)], -1)
             bonus = z["match"][torch.from_numpy(lengths.astype(np.int64)).to(self.device)]
             guess = (torch.from_numpy(ranks.astype(np.int64)).to(self.device), bonus)
         return kt.logit_gaps(

@@ -13,7 +13,8 @@ from mdlzip import limits
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import tables
-from mdlzip.quantised.network import VOCABULARY, IntegerNetwork, QuantTensor
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
+from mdlzip.vocabulary import START_SYMBOL
 
 RESIDUAL_BITS = 12
 QK_EXTRA_BITS = 8
@@ -79,7 +80,7 @@ class Part:
 class Prepared:
     """All integers of a network in the order in which the predictor uses them.
 
-    head: has a row for each byte value of the alphabet and no others, then, if the configuration
+    head: has a row for each symbol that can be predicted and no others, then, if the configuration
     has matches, the row of the trust in a match. match: whole float64 numbers by match length, in
     the logits' unit; empty without matches.
     """
@@ -168,9 +169,9 @@ def prepare(net: IntegerNetwork) -> Prepared:
         )
         layers.append((attn, mlp))
     gain, bias = _norm_vectors(net, "final_norm")
-    rows = net.alphabet.astype(np.int64)
+    rows = net.vocabulary.symbols
     if c.match_min:
-        rows = np.append(rows, VOCABULARY)
+        rows = np.append(rows, START_SYMBOL)
     return Prepared(
         config=c,
         exponents=dict(e),

@@ -14,11 +14,11 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
-    all_bytes,
     is_matrix,
     tensor_shapes,
 )
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.vocabulary import Vocabulary, all_bytes, learn_merges
 
 CONFIGS = (
     ModelConfig(d_model=32, n_layers=2, d_ff=64, window=16),
@@ -37,12 +37,14 @@ CONFIGS = (
         match_min=0,
     ),
 )
-# Configuration and alphabet: both families, and a head whose 37 rows fit no kernel's block.
+# Configuration, alphabet and number of merges: both families, and a head whose 37 rows fit no
+# kernel's block.
 CASES = (
-    (CONFIGS[0], all_bytes()),
-    (CONFIGS[1], all_bytes()),
-    (CONFIGS[0], all_bytes()[3::7]),
-    (CONFIGS[0], all_bytes()[97:101]),  # four letters: matches everywhere
+    (CONFIGS[0], all_bytes(), 0),
+    (CONFIGS[1], all_bytes(), 0),
+    (CONFIGS[0], all_bytes()[3::7], 0),
+    (CONFIGS[0], all_bytes()[97:101], 0),  # four letters: matches everywhere
+    (CONFIGS[0], all_bytes()[97:101], 7),
 )
 EXPECTED = "5da09b6acebf977b847f167870e528b671f64804ccce271da6804671a13ef262"
 
@@ -69,7 +71,9 @@ def random_network(config: ModelConfig, seed: int = 1) -> IntegerNetwork:
         if not is_matrix(name):
             exponent = 15 + 4
         tensors[name] = QuantTensor(codes, 40000 + 97 * index, exponent + 3)
-    return IntegerNetwork(config, tensors, dict.fromkeys(activation_sites(config), 4))
+    exponents = dict.fromkeys(activation_sites(config), 4)
+    merges = np.array([(97, 98 + i % 3) for i in range(config.n_merges)], np.uint16).reshape(-1, 2)
+    return IntegerNetwork(config, tensors, exponents, Vocabulary(merges=merges))
 
 
 def digest(predictor: Predictor, symbols: np.ndarray, positions_per_call: int) -> str:
@@ -89,15 +93,20 @@ def self_test(device: str = "cpu") -> str:
     Raises AssertionError if the stepwise predictor or the coder disagrees with the parallel one.
     """
     whole = sha256()
-    for config, alphabet in CASES:
-        symbols = alphabet[_uniform(4096, 7) % alphabet.size].reshape(16, 256)
-        network = replace(random_network(config), alphabet=alphabet)
+    for config, alphabet, n_merges in CASES:
+        chunks = alphabet[_uniform(4096, 7) % alphabet.size].reshape(16, 256)
+        merges = learn_merges(chunks.ravel(), alphabet, n_merges, 2, 0.0, 16)
+        vocabulary = Vocabulary(alphabet, merges)
+        config = replace(config, n_merges=len(merges))
+        network = replace(random_network(config), vocabulary=vocabulary)
         predictor = Predictor(network, 256, device=device)
+        # What is asked of the predictor alone needs no whole chunks: symbols of any kind.
+        symbols = vocabulary.symbols[_uniform(4096, 7) % vocabulary.n_symbols].reshape(16, 256)
         parallel = digest(predictor, symbols, 256)
         assert digest(predictor, symbols, 1) == parallel, "stepwise differs from parallel"
-        coded = encode_group(predictor, symbols, [256] * 16)
+        coded = encode_group(predictor, chunks.ravel())
         decoded = decode_batch(predictor, Layout(4096, 256, 16), [(0, coded)])
-        assert decoded[0][1] == symbols.tobytes(), "the coder does not give the bytes back"
+        assert decoded[0][1] == chunks.tobytes(), "the coder does not give the bytes back"
         whole.update(parallel.encode())
         whole.update(coded)
     return whole.hexdigest()

@@ -15,14 +15,14 @@ from mdlzip.training.data import IGNORE, Batches
 
 
 @torch.no_grad()
-def float_nats(model: Transformer, sample: list[tuple[Tensor, Tensor]]) -> float:
+def float_nats(model: Transformer, batches: Batches, sample: list[tuple[Tensor, Tensor]]) -> float:
     """Mean nats per byte of the float model, in float32, with whatever rounding it has now."""
     total, n = 0.0, 0
     for x, y in sample:
         logits = model(x).float().flatten(0, 1)
         loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
         total += float(loss)
-        n += int((y != IGNORE).sum())
+        n += batches.bytes_of(y)
     return total / max(n, 1)
 
 
@@ -35,14 +35,15 @@ def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> fl
     chunks = batches.sample(n_chunks)
     total, n = 0.0, 0
     for i in range(0, len(chunks), 8):
-        x, y = (z.numpy() for z in batches.gather(chunks[i : i + 8]))
-        gaps = predictor.forward(shifted(x), predictor.new_state(len(x)))
+        x, y = batches.gather(chunks[i : i + 8])
+        n += batches.bytes_of(y)
+        symbols, used = x.numpy(), (y != IGNORE).numpy()
+        gaps = predictor.forward(shifted(symbols), predictor.new_state(len(symbols)))
         counts = predictor.count_table[np.asarray(gaps)]
-        ranks = predictor.ranks[x]
-        if (ranks[y != IGNORE] < 0).any():
+        ranks = network.vocabulary.ranks[symbols]
+        if (ranks[used] < 0).any():
             raise ExportRefused("a byte of the sample is not in the alphabet of the network")
-        hit = np.take_along_axis(counts, ranks[..., None], axis=-1)[..., 0]
+        hit = np.take_along_axis(counts, np.maximum(ranks, 0)[..., None], axis=-1)[..., 0]
         nats = np.log(counts.sum(-1)) - np.log(hit)
-        total += float(nats[y != IGNORE].sum())
-        n += int((y != IGNORE).sum())
+        total += float(nats[used].sum())
     return total / max(n, 1)

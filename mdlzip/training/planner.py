@@ -5,19 +5,21 @@ from __future__ import annotations
 import lzma
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mdlzip import limits
 from mdlzip.chunks import Layout
-from mdlzip.config import Preset, load_preset
+from mdlzip.config import Preset, TrainConfig, load_preset
 from mdlzip.model.transformer import Transformer
-from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
+from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
+from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges
 
 SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
 DEFAULT_LEVEL = 5
@@ -64,7 +66,8 @@ class Options(Protocol):
 class Plan:
     """What will be done. Times in seconds; `steps` is fixed only if the user fixed it.
 
-    spent_s: what start, rivals and planning have taken of the budget already.
+    spent_s: what start, rivals and planning have taken of the budget already. vocabulary: symbols
+    to predict.
     """
 
     preset: Preset
@@ -76,6 +79,7 @@ class Plan:
     expected_bytes: int
     steps: int | None
     spent_s: float = 0.0
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @property
     def train_s(self) -> float:
@@ -169,33 +173,48 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) 
     budget = budget_seconds(options, len(data))
     rival = estimate_lzma(data)
     preset = choose_preset(options, len(data), rival, budget, device)
+    vocabulary = make_vocabulary(data, preset.train, layout.chunk_size)
+    preset = replace(preset, model=replace(preset.model, n_merges=len(vocabulary.merges)))
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)
-    alphabet = corpus_alphabet(data)
-    model.restrict(torch.from_numpy(alphabet).long())
-    step_s = _time_step(model, preset, data, layout, device, alphabet)
-    coding_s = _time_coding(model, data, layout, options, alphabet)
+    model.restrict(torch.from_numpy(vocabulary.symbols).long())
+    batches = Batches(data, layout, symbols_per_step(preset.train), 0, vocabulary)
+    step_s = _time_step(model, preset, batches, device)
+    coding_s = _time_coding(model, batches, layout, options)
     weights = sum(p.numel() for p in model.parameters())
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
-    passes = max(budget - coding_s, 0.1 * budget) / step_s * preset.train.batch_chunks
-    passes /= max(layout.n_chunks, 1)
+    passes = max(budget - coding_s, 0.1 * budget) / step_s * batches.batch_chunks
+    passes /= max(batches.n_chunks, 1)
     expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), len(data)) + weights * 22 // 80
     overhead = 1.0 + min(14.0, 0.04 * budget)
     spent = time.monotonic() - began
-    return Plan(preset, device, budget, step_s, coding_s, overhead, expected, options.steps, spent)
+    return Plan(
+        preset,
+        device,
+        budget,
+        step_s,
+        coding_s,
+        overhead,
+        expected,
+        options.steps,
+        spent,
+        vocabulary,
+    )
 
 
-def _time_step(
-    model: Transformer,
-    preset: Preset,
-    data: np.ndarray,
-    layout: Layout,
-    device: str,
-    alphabet: np.ndarray,
-) -> float:
+def make_vocabulary(data: np.ndarray, config: TrainConfig, chunk_size: int) -> Vocabulary:
+    """The byte values of `data` and as many merges as `config` and the data allow."""
+    alphabet = alphabet_of(bytes_present(data))
+    most = min(config.vocabulary - alphabet.size, limits.MAX_MERGES)
+    longest = min(config.merge_bytes, chunk_size // 2)
+    return Vocabulary(
+        alphabet,
+        learn_merges(data, alphabet, most, config.merge_count, config.merge_gain, longest),
+    )
+
+
+def _time_step(model: Transformer, preset: Preset, batches: Batches, device: str) -> float:
     """Seconds of one training step: the least of a few, on throw-away weights."""
-    per_step = chunks_per_step(preset, layout.chunk_size)
-    batches = Batches(data, layout.chunk_size, per_step, 0, alphabet)
     optimisers = make_optimisers(model, preset.train)
     best = math.inf
     for i in range(4):
@@ -213,14 +232,12 @@ def _time_step(
     return best
 
 
-def chunks_per_step(preset: Preset, chunk_size: int) -> int:
-    """Chunks in a step: the preset counts them at 512 bytes, other sizes keep the bytes."""
-    return max(1, preset.train.batch_chunks * 512 // chunk_size)
+def symbols_per_step(config: TrainConfig) -> int:
+    """Symbols in a step: `batch_chunks` counts chunks of 512."""
+    return config.batch_chunks * 512
 
 
-def _time_coding(
-    model: Transformer, data: np.ndarray, layout: Layout, options: Options, alphabet: np.ndarray
-) -> float:
+def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: Options) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
     from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
@@ -228,12 +245,12 @@ def _time_coding(
 
     device = pick_device(options.device)
     if device != "cpu":
-        return 10.0 + len(data) / 2e6
+        return 10.0 + len(batches.data) / 2e6
     params = dict(model.named_parameters())
-    batches = Batches(data, layout.chunk_size, 2, 0)
-    x, _ = batches.batch(0)
+    x, _ = batches.gather(batches.sample(2))
+    symbols = len(batches.data) / batches.bytes_per_symbol
     steps = choose_steps(params, 0.5)
-    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), alphabet)
+    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), batches.vocabulary)
     predictor = Predictor(network, layout.chunk_size)
     rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
     before = torch.get_num_threads()
@@ -253,5 +270,5 @@ def _time_coding(
     finally:
         torch.set_num_threads(before)
     coder_s = 1.2e-6  # the range coder, both ways
-    work = len(data) * (encode + (decode if options.verify else 0) + 2 * coder_s)
+    work = symbols * (encode + (decode if options.verify else 0) + 2 * coder_s)
     return work / default_threads(options.threads) * 1.1

@@ -21,10 +21,10 @@ from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
-    all_bytes,
     is_matrix,
     tensor_shapes,
 )
+from mdlzip.vocabulary import Vocabulary
 
 STREAM_LIMIT = 8192.0  # the predictor clamps at 2**25 in units of 2**-12
 _SAMPLES_PER_SITE = 1 << 16
@@ -221,11 +221,11 @@ def choose_steps(
 
 @torch.no_grad()
 def export(
-    model: Transformer, rounding: QatRounding, alphabet: np.ndarray | None = None
+    model: Transformer, rounding: QatRounding, vocabulary: Vocabulary | None = None
 ) -> IntegerNetwork:
     """The integer network that `rounding` has been imitating.
 
-    alphabet: uint8, the byte values it shall predict (see `alphabet_of`); None for all.
+    vocabulary: what it shall predict; None for all bytes.
     """
     tensors = {}
     params = dict(model.named_parameters())
@@ -236,5 +236,5 @@ def export(
         step = mantissa * 2.0**-exponent
         codes = round_codes(w, step, code_limit(name, w.ndim), zone)
         tensors[name] = QuantTensor(codes.numpy().astype(np.int8), mantissa, exponent)
-    alphabet = all_bytes() if alphabet is None else alphabet
-    return IntegerNetwork(model.config, tensors, dict(rounding.exponents), alphabet)
+    vocabulary = Vocabulary() if vocabulary is None else vocabulary
+    return IntegerNetwork(model.config, tensors, dict(rounding.exponents), vocabulary)

@@ -31,10 +31,10 @@ from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.sparsity.tamade import find_threshold
 from mdlzip.training import checkpoint, figures
-from mdlzip.training.data import IGNORE, Batches, corpus_alphabet
+from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.metrics import Metrics
 from mdlzip.training.optim import make_optimisers
-from mdlzip.training.planner import Plan, chunks_per_step
+from mdlzip.training.planner import Plan, symbols_per_step
 from mdlzip.training.qat import (
     QatRounding,
     calibrate,
@@ -43,6 +43,7 @@ from mdlzip.training.qat import (
     measure_curvature,
     price_steps,
 )
+from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
@@ -81,11 +82,11 @@ class Trainer:
         self.plan, self.config = plan, plan.preset.train
         self.work_dir, self.data = work_dir, data
         self.device = torch.device(plan.device)
-        size, self.alphabet = layout.chunk_size, corpus_alphabet(data)
-        per_step = chunks_per_step(plan.preset, size)
-        self.batches = Batches(data, size, per_step, options.seed, self.alphabet)
+        self.vocabulary = plan.vocabulary
+        per_step = symbols_per_step(self.config)
+        self.batches = Batches(data, layout, per_step, options.seed, self.vocabulary)
         self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
-        self.model.restrict(torch.from_numpy(self.alphabet).long())
+        self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
         self.optimisers = make_optimisers(self.model, self.config)
@@ -112,9 +113,8 @@ class Trainer:
 
     def _absent_symbols(self) -> Masks:
         """Rows of symbols that never occur are never trained: they are zero from the start."""
-        present = np.zeros(256, bool)
-        present[self.alphabet] = True
-        rows = torch.from_numpy(np.append(present, True))
+        rows = torch.from_numpy(self.vocabulary.ranks >= 0)
+        rows[START_SYMBOL] = True  # before a chunk in the embedding, trust in a match in the head
         out = {}
         for name, keep in (("embedding", rows), ("head", rows[: len(self.params["head"])])):
             out[name] = keep[:, None].expand(self.params[name].shape).clone().to(self.device)
@@ -217,7 +217,8 @@ class Trainer:
             self.method.shrink(alpha, lr)
         self.method.advance(alpha, lr)
         if self.progress.step % 10 == 0 or self.progress.step < 10:
-            bits = float(loss.detach()) / np.log(2)
+            symbols_per_byte = int((y != IGNORE).sum()) / max(self.batches.bytes_of(y), 1)
+            bits = float(loss.detach()) / np.log(2) * symbols_per_byte
             old = self.loss_mean
             self.loss_mean = bits if old != old else 0.8 * old + 0.2 * bits
             self.metrics.write(
@@ -247,7 +248,7 @@ class Trainer:
         prunable = {n: self.params[n] for n in self.method.names}
         find_threshold(
             prunable,
-            lambda: figures.float_nats(self.model, sample),
+            lambda: figures.float_nats(self.model, self.batches, sample),
             self.config.tolerance,
             steps=8,
             high=2.0,
@@ -257,7 +258,9 @@ class Trainer:
 
         def forward() -> Tensor:
             n = max(2, 1024 // self.batches.chunk_size)
-            z = torch.randint(0, 256, (n, self.batches.chunk_size), generator=generator)
+            symbols = self.model.get_buffer("symbols").cpu()
+            shape = (n, self.batches.chunk_size)
+            z = symbols[torch.randint(0, len(symbols), shape, generator=generator)]
             return self.model(z.to(self.device))
 
         keep = [n for n in self.params if n not in prunable]
@@ -288,7 +291,9 @@ class Trainer:
         if c.step_rms:
             return c.step_rms
         sample = self._sample(24)
-        curvature = measure_curvature(self.params, lambda: figures.float_nats(self.model, sample))
+        curvature = measure_curvature(
+            self.params, lambda: figures.float_nats(self.model, self.batches, sample)
+        )
         wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
         self.metrics.write("steps", **wanted)
         return wanted
@@ -308,11 +313,11 @@ class Trainer:
         self._refit_vectors()
         rounding = self.model.rounding
         assert isinstance(rounding, QatRounding)
-        network = export(self.model, rounding, self.alphabet)
+        network = export(self.model, rounding, self.vocabulary)
         sample = self._sample(64)
-        qat = figures.float_nats(self.model, sample)
+        qat = figures.float_nats(self.model, self.batches, sample)
         self.model.rounding = Rounding()
-        plain = figures.float_nats(self.model, sample)
+        plain = figures.float_nats(self.model, self.batches, sample)
         integer = figures.integer_nats(network, self.batches, 64)
         out = {
             "float_bits_per_byte": plain / np.log(2),
