@@ -41,7 +41,7 @@ class ModelConfig:
     positions: str = "rotary"
     biases: bool = False
     shared_norm: bool = False
-    match_min: int = 3
+    match_min: int = 2
     n_merges: int = 0
 
     def __post_init__(self) -> None:
@@ -112,9 +112,9 @@ class TrainConfig:
     step_rms: float = 0.0
     coarseness: float = 1.4
     deadzone: float = 0.1
-    vocabulary: int = 256
-    merge_count: float = 2000.0
-    merge_gain: float = 2.0
+    vocabulary: int = 512
+    merge_count: float = 500.0
+    merge_gain: float = 1.0
     merge_bytes: int = 16
 
     def __post_init__(self) -> None:

@@ -185,6 +185,15 @@ def padded(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.n
     return rows, counts
 
 
+def sample_of(data: np.ndarray) -> np.ndarray:
+    """At most 2 MiB of `data` (uint8), from four places."""
+    n, piece = len(data), _SAMPLE_PIECE_BYTES
+    if n <= _SAMPLE_PIECES * piece:
+        return data
+    starts = [i * (n - piece) // (_SAMPLE_PIECES - 1) for i in range(_SAMPLE_PIECES)]
+    return np.concatenate([data[i : i + piece] for i in starts])
+
+
 def learn_merges(
     data: np.ndarray,
     alphabet: np.ndarray,
@@ -199,11 +208,7 @@ def learn_merges(
     and `least_gain` times as often as its symbols would meet by chance, and is at most `longest`
     bytes long.
     """
-    n, piece = len(data), _SAMPLE_PIECE_BYTES
-    sample = data
-    if n > _SAMPLE_PIECES * piece:
-        starts = [i * (n - piece) // (_SAMPLE_PIECES - 1) for i in range(_SAMPLE_PIECES)]
-        sample = np.concatenate([data[i : i + piece] for i in starts])
+    sample = sample_of(data)
     if len(sample) < 2 or most < 1:
         return no_merges()
     rows = FIRST_MERGE + most
@@ -222,7 +227,7 @@ def learn_merges(
         fits = lengths[:, None] + lengths[None] <= longest
         usable = np.where((counts >= least_gain * chance) & fits, counts, 0)
         best = int(usable.argmax())
-        if usable.flat[best] * (n / len(sample)) < max(least_count, 2):
+        if usable.flat[best] * (len(data) / len(sample)) < max(least_count, 2):
             break
         a, b = divmod(best, rows)
         lengths[FIRST_MERGE + len(merges)] = lengths[a] + lengths[b]

@@ -7,13 +7,12 @@ import numpy as np
 from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import (
-    VOCABULARY,
     IntegerNetwork,
     QuantTensor,
     activation_sites,
-    alphabet_of,
     tensor_shapes,
 )
+from mdlzip.vocabulary import N_BYTES, Vocabulary, alphabet_of, no_merges
 
 TINY = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=24, window=8)
 PAPER = ModelConfig(
@@ -59,8 +58,12 @@ def random_network(
         for name, shape in tensor_shapes(config).items()
     }
     exponents = {site: int(rng.integers(-12, 13)) for site in activation_sites(config)}
-    present = rng.random(VOCABULARY) < rng.random()
-    return IntegerNetwork(config, tensors, exponents, alphabet_of(present))
+    alphabet = alphabet_of(rng.random(N_BYTES) < rng.random())
+    merges = no_merges()
+    if config.n_merges:
+        merges = rng.choice(alphabet, (config.n_merges, 2)).astype(np.uint16)
+        merges[1:, 0] = 257 + np.arange(config.n_merges - 1) // 2
+    return IntegerNetwork(config, tensors, exponents, Vocabulary(alphabet, merges))
 
 
 def same_network(a: IntegerNetwork, b: IntegerNetwork) -> bool:
@@ -69,6 +72,7 @@ def same_network(a: IntegerNetwork, b: IntegerNetwork) -> bool:
         a.config == b.config
         and a.exponents == b.exponents
         and np.array_equal(a.alphabet, b.alphabet)
+        and np.array_equal(a.vocabulary.merges, b.vocabulary.merges)
         and list(a.tensors) == list(b.tensors)
         and all(
             (t.mantissa, t.exponent) == (b.tensors[n].mantissa, b.tensors[n].exponent)

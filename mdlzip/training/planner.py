@@ -19,7 +19,7 @@ from mdlzip.model.transformer import Transformer
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
-from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges
+from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges, sample_of
 
 SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
 DEFAULT_LEVEL = 5
@@ -38,9 +38,7 @@ _GPU_LADDER = (*_LADDER, ("large", 5_087_296), ("huge", 24_923_776))
 _WEIGHTS_PER_LZMA_BYTE = 0.5
 # On a CPU a larger model pays once the budget holds so many passes over the file; from 3 x 96
 # against 3 x 128 on 10 MB of prose.
-_MIN_PASSES = 3.0
-_SAMPLE_PIECE_BYTES = 1 << 19
-_SAMPLE_PIECES = 4
+_MIN_PASSES = 10.0
 _FAST = [{"id": lzma.FILTER_LZMA2, "preset": 3}]
 
 
@@ -118,12 +116,12 @@ def budget_seconds(options: Options, total_bytes: int) -> float:
 
 
 def choose_preset(
-    options: Options, total_bytes: int, lzma_bytes: int, budget_s: float, device: str
+    options: Options, n_symbols: float, lzma_bytes: int, budget_s: float, device: str
 ) -> Preset:
     """The largest preset whose weights the file pays for and whose training the budget allows.
 
-    lzma_bytes: what LZMA would make of the file (`estimate_lzma`): a file of little content pays
-    for few weights, however long it is.
+    n_symbols: length of the file in symbols. lzma_bytes: what LZMA would make of the file
+    (`estimate_lzma`): a file of little content pays for few weights, however long it is.
     """
     name = options.preset
     if name is None:
@@ -132,7 +130,7 @@ def choose_preset(
         for candidate, weights in ladder:
             affordable = weights <= lzma_bytes * _WEIGHTS_PER_LZMA_BYTE
             # A weight costs a multiplication and an addition forward, twice that backward.
-            passes = budget_s / max(6 * weights * total_bytes / speed, 1e-9)
+            passes = budget_s / max(6 * weights * n_symbols / speed, 1e-9)
             if affordable and passes >= _MIN_PASSES:
                 name = candidate
     preset = load_preset(name, options.config_file, options.overrides)  # type: ignore[arg-type]
@@ -155,13 +153,9 @@ def _training_flops() -> float:
 
 def estimate_lzma(data: np.ndarray) -> int:
     """Bytes that fast LZMA would make of `data` (uint8), from at most 2 MiB of it."""
-    n, piece = len(data), _SAMPLE_PIECE_BYTES
-    if n <= _SAMPLE_PIECES * piece:
-        sample = data.tobytes()
-    else:
-        starts = [i * (n - piece) // (_SAMPLE_PIECES - 1) for i in range(_SAMPLE_PIECES)]
-        sample = b"".join(data[i : i + piece].tobytes() for i in starts)
-    return len(lzma.compress(sample, lzma.FORMAT_RAW, filters=_FAST)) * n // max(len(sample), 1)
+    sample = sample_of(data).tobytes()
+    coded = lzma.compress(sample, lzma.FORMAT_RAW, filters=_FAST)
+    return len(coded) * len(data) // max(len(sample), 1)
 
 
 def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) -> Plan:
@@ -172,8 +166,11 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) 
     device = pick_device(options.device)
     budget = budget_seconds(options, len(data))
     rival = estimate_lzma(data)
-    preset = choose_preset(options, len(data), rival, budget, device)
-    vocabulary = make_vocabulary(data, preset.train, layout.chunk_size)
+    any_preset = load_preset(options.preset or "nano", options.config_file, options.overrides)  # type: ignore[arg-type]
+    vocabulary = make_vocabulary(data, any_preset.train, layout.chunk_size)
+    sample = sample_of(data)
+    n_symbols = len(data) * len(vocabulary.tokenise(sample)) / max(len(sample), 1)
+    preset = choose_preset(options, n_symbols, rival, budget, device)
     preset = replace(preset, model=replace(preset.model, n_merges=len(vocabulary.merges)))
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)

@@ -7,6 +7,7 @@ is in a checkpoint, so a killed run goes on where it was.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -61,15 +62,18 @@ class TrainResult:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def price_weights(config: TrainConfig, weights_per_byte: float) -> TrainConfig:
+def price_weights(
+    config: TrainConfig, weights_per_byte: float, bytes_per_symbol: float = 1.0
+) -> TrainConfig:
     """Fill in an alpha of 0 from the number of weights for each byte of the file.
 
-    The factor is fitted to 10 MB and 1 MB of prose (docs/experiments.md). For AdamW, whose alpha
+    The factor is fitted to 10 MB and 1 MB of prose, the root to logs and tables as well
+    (docs/experiments.md). For AdamW, whose alpha
     has other units, 0 stays 0.
     """
     alpha = config.alpha
     if not alpha and config.optimiser == "muon":
-        alpha = min(0.28 * weights_per_byte, 0.1)
+        alpha = min(0.28 * weights_per_byte * math.sqrt(bytes_per_symbol), 0.1)
     return replace(config, alpha=alpha)
 
 
@@ -95,7 +99,9 @@ class Trainer:
         self.masks: Masks = self._absent_symbols()
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
         alive = sum(p.numel() for p in self.params.values()) - dead
-        self.config = price_weights(self.config, alive / max(len(data), 1))
+        self.config = price_weights(
+            self.config, alive / max(len(data), 1), self.batches.bytes_per_symbol
+        )
         self.alpha = AlphaSchedule(
             self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
         )

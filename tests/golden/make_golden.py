@@ -19,8 +19,8 @@ import numpy as np  # noqa: E402
 
 from mdlzip import codec  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
-from mdlzip.quantised.network import alphabet_of  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
+from mdlzip.vocabulary import Vocabulary, alphabet_of, learn_merges  # noqa: E402
 
 VERSION = 1
 TEXT = " ".join(f"{n} green bottles hanging on the wall," for n in range(200)).encode()
@@ -33,7 +33,10 @@ def cases() -> dict[str, tuple[bytes, dict[str, object]]]:
     """
     small = {"options": CompressOptions(chunk_size=64, group_chunks=4, fallback=False)}
     letters = alphabet_of(np.bincount(np.frombuffer(TEXT, np.uint8), minlength=256) > 0)
-    ours = small | {"network": replace(random_network(CONFIGS[0]), alphabet=letters)}
+    ours = small | {"network": replace(random_network(CONFIGS[0]), vocabulary=Vocabulary(letters))}
+    merges = learn_merges(np.frombuffer(TEXT, np.uint8), letters, 20, 2, 1.0, 16)
+    strings = random_network(replace(CONFIGS[0], n_merges=len(merges)))
+    merged = small | {"network": replace(strings, vocabulary=Vocabulary(letters, merges))}
     paper = small | {"network": random_network(CONFIGS[1])}
     coo = CompressOptions(chunk_size=64, group_chunks=4, fallback=False, weights="coo")
     return {
@@ -42,6 +45,7 @@ def cases() -> dict[str, tuple[bytes, dict[str, object]]]:
         "general": (TEXT, {}),
         "learned-mdl": (TEXT[:1000], ours),
         "learned-paper": (TEXT[:777], paper),
+        "learned-merges": (TEXT[:2000], merged),
         "learned-coo": (TEXT[:130], {**ours, "options": coo}),
     }
 

@@ -52,12 +52,13 @@ def config(**fields: int) -> bytes:
         "window": (7, "H"),
         "conv_width": (9, "B"),
         "match_min": (10, "B"),
-        "norm": (11, "B"),
-        "activation": (12, "B"),
-        "positions": (13, "B"),
-        "flags": (14, "B"),
-        "chunk_size": (15, "H"),
-        "group_chunks": (17, "I"),
+        "n_merges": (11, "H"),
+        "norm": (13, "B"),
+        "activation": (14, "B"),
+        "positions": (15, "B"),
+        "flags": (16, "B"),
+        "chunk_size": (17, "H"),
+        "group_chunks": (19, "I"),
     }
     raw = bytearray(pack_config(TINY, Layout(0, 256, 1)))
     for name, value in fields.items():
@@ -218,6 +219,7 @@ CONFIG_CASES = [
         ("conv_width", 255, "conv_width"),
         ("match_min", 1, "match_min"),
         ("match_min", 255, "match_min"),
+        ("n_merges", 2049, "n_merges"),
         ("norm", 2, "norm is 2"),
         ("activation", 255, "activation is 255"),
         ("positions", 9, "positions is 9"),
@@ -232,7 +234,7 @@ CONFIG_CASES = [
     ]
 ] + [
     Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
-    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 21"),
+    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 23"),
 ]
 
 GROUP_CASES = [

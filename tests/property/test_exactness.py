@@ -20,6 +20,7 @@ from mdlzip.quantised import selftest
 from mdlzip.quantised.groups import decode_groups, encode_groups
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.vocabulary import Vocabulary, learn_merges
 
 OURS, PAPER = selftest.CONFIGS
 MORE = (
@@ -144,7 +145,7 @@ def test_an_alphabet_selects_among_the_logits(
     """Gaps are those of all symbols, measured from the best one that is left."""
     alphabet, data = some(size), symbols(3)
     whole = Predictor(network, CHUNK)
-    part = Predictor(replace(network, alphabet=alphabet), CHUNK, kernels=kernels)
+    part = Predictor(replace(network, vocabulary=Vocabulary(alphabet)), CHUNK, kernels=kernels)
     full, found = gaps(whole, data, CHUNK)[..., alphabet], gaps(part, data, CHUNK)
     best = full.min(axis=-1, keepdims=True)
     known = full < whole.last_gap  # gaps beyond are cut off
@@ -156,7 +157,7 @@ def test_an_alphabet_selects_among_the_logits(
 
 @pytest.mark.parametrize("carrier", ["int8", "float32", "float64", "int64"])
 def test_carriers_agree_on_an_alphabet(network: IntegerNetwork, carrier: str) -> None:
-    net, data = replace(network, alphabet=some(37)), symbols(3)
+    net, data = replace(network, vocabulary=Vocabulary(some(37))), symbols(3)
     reference = gaps(Predictor(net, CHUNK), data, CHUNK)
     for kernels in ("cpu", "torch"):
         found = gaps(Predictor(net, CHUNK, carrier=carrier, kernels=kernels), data, CHUNK)
@@ -172,7 +173,7 @@ def test_any_alphabet_gives_the_bytes_back(size: int, seed: int, n: int, group_c
     alphabet = some(size, seed)
     data = alphabet[np.random.default_rng(seed).integers(0, size, n)]
     net, layout = (
-        replace(selftest.random_network(OURS), alphabet=alphabet),
+        replace(selftest.random_network(OURS), vocabulary=Vocabulary(alphabet)),
         Layout(n, 48, group_chunks),
     )
     coded = list(encode_groups(net, data, layout, threads=1))
@@ -180,8 +181,42 @@ def test_any_alphabet_gives_the_bytes_back(size: int, seed: int, n: int, group_c
     assert back == data.tobytes()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(2, 5), seed=st.integers(0, 2**20), n=st.integers(1, 700),
+    group_chunks=st.integers(1, 5), most=st.integers(1, 40), longest=st.integers(2, 24),
+)  # fmt: skip
+def test_any_vocabulary_gives_the_bytes_back(
+    size: int, seed: int, n: int, group_chunks: int, most: int, longest: int
+) -> None:
+    alphabet = some(size, seed)
+    data = alphabet[np.random.default_rng(seed).integers(0, size, n)]
+    merges = learn_merges(data, alphabet, most, 2, 0.0, longest)
+    config = replace(OURS, n_merges=len(merges))
+    net = selftest.random_network(config)
+    net, layout = replace(net, vocabulary=Vocabulary(alphabet, merges)), Layout(n, 48, group_chunks)
+    coded = list(encode_groups(net, data, layout, threads=1))
+    back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
+    assert back == data.tobytes()
+    alone = list(decode_groups(net, layout, [(len(coded) - 1, coded[-1])], threads=1))
+    assert alone[0][1] == data[slice(*layout.group_span(len(coded) - 1))].tobytes()
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "torch"])
+def test_a_state_goes_on_with_some_of_its_chunks(network: IntegerNetwork, kernels: str) -> None:
+    predictor, data = Predictor(network, CHUNK, kernels=kernels), symbols(5)
+    whole = gaps(predictor, data, CHUNK)
+    rows = np.array([True, False, True, True, False])
+    previous, state = shifted(data), predictor.new_state(5)
+    predictor.forward(previous[:, :50], state)
+    rest = predictor.forward(previous[rows, 50:], predictor.keep(state, rows))
+    assert np.array_equal(np.asarray(rest).astype(np.int64), whole[rows, 50:])
+
+
 def test_a_byte_outside_the_alphabet_is_refused() -> None:
-    net = replace(selftest.random_network(OURS), alphabet=np.array([97, 98], np.uint8))
+    net = replace(
+        selftest.random_network(OURS), vocabulary=Vocabulary(np.array([97, 98], np.uint8))
+    )
     data = np.frombuffer(b"ab" * 70, np.uint8).copy()
     layout = Layout(len(data), 48, 2)
     assert len(list(encode_groups(net, data, layout, threads=1))) == layout.n_groups

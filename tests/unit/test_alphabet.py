@@ -17,8 +17,9 @@ from mdlzip.codec import CompressOptions, export_weights, import_weights, read_n
 from mdlzip.errors import ExportRefused, UsageError
 from mdlzip.quantised import memory, selftest, tables
 from mdlzip.quantised.groups import decode_batch, encode_group
-from mdlzip.quantised.network import IntegerNetwork, all_bytes, alphabet_of
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.vocabulary import Vocabulary, all_bytes, alphabet_of
 from tests.archive_tools import compressible, random_network
 
 OPTIONS = CompressOptions(device="cpu", threads=1, chunk_size=64, group_chunks=3, fallback=False)
@@ -29,7 +30,7 @@ def present(*values: int) -> np.ndarray:
 
 
 def knowing(data: bytes) -> IntegerNetwork:
-    return replace(random_network(), alphabet=alphabet_of(present(*data)))
+    return replace(random_network(), vocabulary=Vocabulary(alphabet_of(present(*data))))
 
 
 @pytest.mark.parametrize(
@@ -47,9 +48,9 @@ def test_the_alphabet_of_a_file(values: tuple[int, ...], expected: list[int]) ->
     alphabet = alphabet_of(present(*values))
     assert alphabet.dtype == np.uint8
     assert alphabet.tolist() == expected
-    network = replace(random_network(), alphabet=alphabet)
-    assert [int(np.flatnonzero(network.ranks == i)[0]) for i in range(len(expected))] == expected
-    assert np.count_nonzero(network.ranks < 0) == 256 - len(expected)
+    ranks = Vocabulary(alphabet).ranks
+    assert [int(np.flatnonzero(ranks == i)[0]) for i in range(len(expected))] == expected
+    assert np.count_nonzero(ranks < 0) == 257 - len(expected)
 
 
 def test_all_values_are_the_default() -> None:
@@ -69,7 +70,7 @@ def test_all_values_are_the_default() -> None:
 )
 def test_other_alphabets_are_refused(alphabet: np.ndarray, message: str) -> None:
     with pytest.raises(ExportRefused, match=message):
-        replace(random_network(), alphabet=alphabet)
+        Vocabulary(alphabet)
 
 
 def test_the_coded_stream_is_that_of_the_page() -> None:
@@ -96,9 +97,8 @@ def test_the_coded_stream_is_that_of_the_page() -> None:
         coder.encode(ranks[:n, t].copy(), model, np.ascontiguousarray(counts[:n, t]))
     expected = coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
-    symbols[2, 7:] = 0
-    part = Predictor(replace(network, alphabet=alphabet), 20)
-    assert encode_group(part, symbols, lengths) == expected
+    part = Predictor(replace(network, vocabulary=Vocabulary(alphabet)), 20)
+    assert encode_group(part, symbols.ravel()[:47]) == expected
 
 
 @pytest.mark.parametrize("weights", ["coded", "coo"])
@@ -141,11 +141,10 @@ def test_a_file_with_other_values_is_refused_before_anything_is_written(tmp_path
 
 @pytest.mark.parametrize("size", [2, 256])
 def test_decoding_stays_below_the_memory_predicted(size: int) -> None:
-    network = replace(random_network(), alphabet=all_bytes()[:size])
+    network = replace(random_network(), vocabulary=Vocabulary(all_bytes()[:size]))
     layout = Layout(512 * 32, 32, 512)
     predictor = Predictor(network, layout.chunk_size)
-    symbols = np.zeros((512, 32), np.uint8)
-    coded = encode_group(predictor, symbols, [32] * 512)
+    coded = encode_group(predictor, np.zeros(512 * 32, np.uint8))
     tracemalloc.start()
     decode_batch(predictor, layout, [(0, coded)])
     _, peak = tracemalloc.get_traced_memory()

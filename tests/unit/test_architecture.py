@@ -19,6 +19,7 @@ LEVEL = {
     "fileio": 1,
     "corpus": 1,
     "chunks": 1,
+    "vocabulary": 1,
     "matches": 1,
     "model": 2,
     "sparsity": 2,

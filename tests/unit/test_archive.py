@@ -116,6 +116,7 @@ def test_every_field_of_the_configuration_is_stored() -> None:
         "biases": False,
         "shared_norm": False,
         "match_min": 5,
+        "n_merges": 7,
     }
     for field in dataclasses.fields(ModelConfig):
         if field.name == "norm":

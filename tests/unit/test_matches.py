@@ -18,7 +18,7 @@ def shifted(chunks: np.ndarray) -> np.ndarray:
     return previous
 
 
-def plain(row: bytes, least: int) -> list[tuple[int, int]]:
+def plain(row: list[int], least: int) -> list[tuple[int, int]]:
     """By the words of docs/format.md."""
     out: list[tuple[int, int]] = []
     last: dict[int, int] = {}
@@ -31,7 +31,7 @@ def plain(row: bytes, least: int) -> list[tuple[int, int]]:
             else:
                 pointer, length = None, 0
         if t >= least:
-            key = int.from_bytes(row[t - least : t], "little")
+            key = sum(s << 12 * i for i, s in enumerate(row[t - least : t])) % 2**64
             slot = (key * 0x9E3779B97F4A7C15 % 2**64) >> (64 - k)
             candidate = last.get(slot, 0)
             last[slot] = t
@@ -49,7 +49,7 @@ def plain(row: bytes, least: int) -> list[tuple[int, int]]:
 def test_guesses_are_those_of_a_plain_search(least: int) -> None:
     symbols, lengths = Matcher(2, 128, least).advance(shifted(TEXT))
     for row, s, n in zip(TEXT, symbols, lengths, strict=True):
-        assert list(zip(s.tolist(), n.tolist(), strict=True)) == plain(row.tobytes(), least)
+        assert list(zip(s.tolist(), n.tolist(), strict=True)) == plain(row.tolist(), least)
     assert lengths.max() > 20
 
 

@@ -17,6 +17,7 @@ from mdlzip.archive.weights import (
 )
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised.network import activation_sites, tensor_shapes
+from mdlzip.vocabulary import Vocabulary
 from tests.weight_tools import PAPER, TINY, random_network, same_network
 
 MODES = ("coded", "coo")
@@ -71,7 +72,7 @@ def test_activation_exponent_out_of_range_is_refused() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("values", [(0, 255), (7, 8), (97, 98, 100), range(256)])
 def test_the_alphabet_is_a_bitmap(mode: str, values: tuple[int, ...]) -> None:
-    network = replace(random_network(), alphabet=np.array(values, np.uint8))
+    network = replace(random_network(), vocabulary=Vocabulary(np.array(values, np.uint8)))
     data = pack_weights(network, mode).data
     bits = int.from_bytes(data[1 : 1 + BITMAP], "little")
     assert [b for b in range(256) if bits >> b & 1] == list(values)

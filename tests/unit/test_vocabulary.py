@@ -1,0 +1,224 @@
+"""Strings as symbols: learning them, cutting a group, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mdlzip
+from mdlzip.chunks import Layout
+from mdlzip.codec import CompressOptions
+from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.quantised import groups, selftest
+from mdlzip.quantised.predictor import Predictor
+from mdlzip.training.data import IGNORE, Batches
+from mdlzip.vocabulary import (
+    FIRST_MERGE,
+    START_SYMBOL,
+    Vocabulary,
+    all_bytes,
+    alphabet_of,
+    bytes_present,
+    learn_merges,
+    merges_bytes,
+    pack_merges,
+    unpack_merges,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
+
+
+def of(data: np.ndarray, most: int = 60, longest: int = 16) -> Vocabulary:
+    alphabet = alphabet_of(bytes_present(data))
+    return Vocabulary(alphabet, learn_merges(data, alphabet, most, 4, 1.0, longest))
+
+
+def expand(vocabulary: Vocabulary, symbols: np.ndarray) -> bytes:
+    return b"".join(vocabulary.strings[s, : vocabulary.lengths[s]].tobytes() for s in symbols)
+
+
+def plain_learning(data: list[int], most: int) -> list[tuple[int, int]]:
+    """Pairs by their number, the first in symbol order of equals; "aaa" holds one pair."""
+    merges = []
+    for i in range(most):
+        counts: dict[tuple[int, int], int] = {}
+        at = 0
+        while at + 1 < len(data):
+            pair = (data[at], data[at + 1])
+            counts[pair] = counts.get(pair, 0) + 1
+            alike = at + 2 < len(data) and data[at] == data[at + 1] == data[at + 2]
+            if alike:  # the pair that overlaps with this one is not counted
+                at += 1
+            at += 1
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        if counts[best] < 2:
+            break
+        merges.append(best)
+        out, at = [], 0
+        while at < len(data):
+            if at + 1 < len(data) and (data[at], data[at + 1]) == best:
+                out.append(FIRST_MERGE + i)
+                at += 1
+            else:
+                out.append(data[at])
+            at += 1
+        data = out
+    return merges
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_merges_are_those_of_a_plain_search(seed: int) -> None:
+    data = np.random.default_rng(seed).choice([97, 98, 99], 300, p=[0.6, 0.3, 0.1])
+    found = learn_merges(data.astype(np.uint8), all_bytes(), 20, 2, 0.0, 255)
+    assert [tuple(pair) for pair in found.tolist()] == plain_learning(data.tolist(), 20)
+
+
+def test_real_text_becomes_shorter_and_comes_back() -> None:
+    vocabulary = of(TEXT)
+    symbols = vocabulary.tokenise(TEXT)
+    assert expand(vocabulary, symbols) == TEXT.tobytes()
+    assert len(symbols) < 0.7 * len(TEXT)
+    assert 2 < vocabulary.longest <= 16
+    assert of(TEXT, longest=3).longest == 3
+
+
+def test_pairs_that_meet_by_chance_are_not_merged() -> None:
+    noise = np.random.default_rng(0).choice([65, 67, 71, 84], 200_000).astype(np.uint8)
+    assert len(learn_merges(noise, alphabet_of(bytes_present(noise)), 50, 2, 1.2, 16)) == 0
+    assert len(learn_merges(noise, alphabet_of(bytes_present(noise)), 50, 2, 0.0, 16)) == 50
+    assert len(learn_merges(TEXT, all_bytes(), 50, 1e6, 0.0, 16)) == 0
+    assert len(learn_merges(TEXT[:1], all_bytes(), 50, 2, 0.0, 16)) == 0
+
+
+@pytest.mark.parametrize("chunk_size", [32, 512])
+def test_no_chunk_is_longer_than_its_size_and_each_begins_with_a_symbol(chunk_size: int) -> None:
+    vocabulary = of(TEXT)
+    symbols, ends = vocabulary.cut(TEXT, chunk_size)
+    assert np.array_equal(symbols, vocabulary.tokenise(TEXT))
+    assert ends[-1] == len(symbols)
+    sizes = [int(vocabulary.lengths[piece].sum()) for piece in np.split(symbols, ends[:-1])]
+    assert sum(sizes) == len(TEXT)
+    assert max(sizes) <= chunk_size
+    assert min(sizes[:-1]) > chunk_size - vocabulary.longest
+
+
+def test_without_merges_chunks_are_of_equal_size() -> None:
+    symbols, ends = Vocabulary().cut(TEXT[:100], 32)
+    assert ends.tolist() == [32, 64, 96, 100]
+    assert np.array_equal(symbols, TEXT[:100])
+
+
+@pytest.mark.parametrize("most", [0, 1, 60])
+def test_merges_as_a_number(most: int) -> None:
+    vocabulary = of(TEXT, most)
+    packed = pack_merges(vocabulary)
+    assert len(vocabulary.merges) == most
+    assert len(packed) == merges_bytes(vocabulary.alphabet.size, most)
+    back = unpack_merges(packed, vocabulary.alphabet, most)
+    assert np.array_equal(back.merges, vocabulary.merges)
+    if most:
+        with pytest.raises(ExportRefused, match="too large"):
+            unpack_merges(b"\xff" * len(packed), vocabulary.alphabet, most)
+
+
+@pytest.mark.parametrize(
+    ("merges", "message"),
+    [
+        ([(97, 99)], "merge 0 joins symbols that are not known"),
+        ([(97, START_SYMBOL)], "merge 0 joins symbols that are not known"),
+        ([(97, FIRST_MERGE)], "merge 0 joins symbols that are not known"),
+        ([(97, 65535)], "merge 0 joins symbols that are not known"),
+        ([(97, 98), *((FIRST_MERGE + i,) * 2 for i in range(7))], "merge 7 stands for more than"),
+        ([(97, 98)] * 2049, "at most 2048 pairs"),
+    ],
+)
+def test_bad_merges_are_refused(merges: list[tuple[int, int]], message: str) -> None:
+    with pytest.raises(ExportRefused, match=message):
+        Vocabulary(np.array([97, 98], np.uint8), np.array(merges, np.uint16))
+
+
+def test_batches_hold_every_symbol_once_an_epoch() -> None:
+    vocabulary, layout = of(TEXT), Layout(len(TEXT), 64, 16)
+    batches = Batches(TEXT, layout, 4 * 64, 0, vocabulary)
+    assert batches.bytes_per_symbol > 1.4
+    seen = []
+    for step in range(batches.n_chunks // batches.batch_chunks):
+        symbols, targets = batches.batch(step)
+        for x, y in zip(symbols.numpy(), targets.numpy(), strict=True):
+            used = x[y != IGNORE]
+            assert np.array_equal(vocabulary.symbols[y[y != IGNORE]], used)
+            seen.append(expand(vocabulary, used))
+    assert len(b"".join(seen)) >= len(TEXT) - 64 * batches.batch_chunks
+    whole = TEXT.tobytes()
+    assert all(piece in whole for piece in seen)
+
+
+def network_and_group() -> tuple[Predictor, Layout, bytes]:
+    config = selftest.CONFIGS[0]
+    vocabulary = of(TEXT[:1000], 20)
+    network = replace(
+        selftest.random_network(replace(config, n_merges=len(vocabulary.merges))),
+        vocabulary=vocabulary,
+    )
+    predictor, layout = Predictor(network, 64), Layout(1000, 64, 16)
+    return predictor, layout, groups.encode_group(predictor, TEXT[:1000])
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"\0\0\0\0\x01\0", "0 chunks"),
+        (b"\xff\xff\xff\xff\x01\0", "do not fit"),
+        (b"\x11\0\0\0\0\0", "last of 0 bytes"),
+        (b"\x11\0\0\0\x41\0", "last of 65 bytes"),
+        (b"\x11\0\0", "too short"),
+    ],
+)
+def test_a_group_of_impossible_chunks_is_refused(head: bytes, message: str) -> None:
+    predictor, layout, coded = network_and_group()
+    assert groups.decode_batch(predictor, layout, [(0, coded)])[0][1] == TEXT[:1000].tobytes()
+    bad = head + coded[6:] if len(head) == 6 else head
+    with pytest.raises(CorruptArchive, match=message):
+        groups.decode_batch(predictor, layout, [(0, bad)])
+
+
+def test_a_stream_of_other_symbols_never_leaves_its_chunk() -> None:
+    predictor, layout, coded = network_and_group()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(20):
+        stream = rng.integers(0, 256, len(coded), dtype=np.uint8).tobytes()
+        try:
+            plain = groups.decode_batch(predictor, layout, [(0, coded[:6] + stream)])[0][1]
+            outcomes.add(len(plain))
+        except CorruptArchive as error:
+            outcomes.add(str(error).split(":")[0])
+    assert outcomes <= {1000, "group 0", "coded group"}
+
+
+def test_a_string_may_take_half_a_chunk_at_most() -> None:
+    merges = np.array([(97, 97), (257, 257), (258, 258), (259, 257)], np.uint16)
+    network = selftest.random_network(replace(selftest.CONFIGS[0], n_merges=4))
+    network = replace(network, vocabulary=Vocabulary(all_bytes(), merges))
+    Predictor(network, 20)
+    with pytest.raises(ExportRefused, match="half a chunk"):
+        Predictor(network, 16)
+
+
+def test_archives_with_merges_come_back(tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    source.write_bytes((ROOT / "docs" / "format.md").read_bytes())
+    options = CompressOptions(
+        device="cpu", threads=1, steps=4, preset="nano", fallback=False,
+        overrides=("train.merge_count=20.0",),
+    )  # fmt: skip
+    report = mdlzip.compress(source, options=options)
+    assert report.config is not None and report.config.n_merges > 100
+    mdlzip.decompress(f"{source}.mdlz", tmp_path / "back", device="cpu", threads=1)
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    with mdlzip.open(f"{source}.mdlz") as archive:
+        assert archive.read(5000, 300) == source.read_bytes()[5000:5300]
