@@ -138,8 +138,9 @@ class Predictor:
         """State of the chunks `rows` (boolean (B,)) alone."""
         index = rows if self.fused else torch.from_numpy(rows).to(self.device)
         matcher = state.matcher.keep(rows) if state.matcher else None
-        parts = ([a[index] for a in x] for x in (state.history, state.keys, state.values))
-        return State(int(rows.sum()), state.position, *parts, matcher)
+        groups = (state.history, state.keys, state.values)
+        history, keys, values = ([a[index] for a in group] for group in groups)
+        return State(int(rows.sum()), state.position, history, keys, values, matcher)
 
     def _zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
         if self.fused:

@@ -94,7 +94,9 @@ def _cut(data: np.ndarray, layout: Layout, vocabulary: Vocabulary) -> tuple[np.n
     if not len(vocabulary.merges):
         ends = np.arange(layout.chunk_size, len(data) + layout.chunk_size, layout.chunk_size)
         return data, np.minimum(ends, len(data))
-    symbols, ends, n = [], [], 0
+    symbols: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    n = 0
     for group in range(layout.n_groups):
         start, stop = layout.group_span(group)
         flat, cuts = vocabulary.cut(data[start:stop], layout.chunk_size)
