@@ -94,13 +94,13 @@ def _cut(data: np.ndarray, layout: Layout, vocabulary: Vocabulary) -> tuple[np.n
     if not len(vocabulary.merges):
         ends = np.arange(layout.chunk_size, len(data) + layout.chunk_size, layout.chunk_size)
         return data, np.minimum(ends, len(data))
-    symbols: list[np.ndarray] = []
-    ends: list[np.ndarray] = []
+    pieces: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     n = 0
     for group in range(layout.n_groups):
         start, stop = layout.group_span(group)
-        flat, cuts = vocabulary.cut(data[start:stop], layout.chunk_size)
-        symbols.append(flat)
-        ends.append(cuts + n)
-        n += len(flat)
-    return np.concatenate(symbols), np.concatenate(ends)
+        symbols, cuts = vocabulary.cut(data[start:stop], layout.chunk_size)
+        pieces.append(symbols)
+        places.append(cuts + n)
+        n += len(symbols)
+    return np.concatenate(pieces), np.concatenate(places)
