@@ -84,15 +84,26 @@ class Plan:
         """Time from the start until training must end."""
         return max(self.budget_s - self.coding_s - self.overhead_s, 0.1 * self.budget_s)
 
-    def sentence(self, total_bytes: int) -> str:
-        """The estimate for people."""
+    def sentence(self, total_bytes: int, rival_bytes: int | None = None) -> str:
+        """The estimate for people. rival_bytes: what the best general method needs, if known."""
         n = self.steps or max(1, int((self.train_s - self.spent_s) / self.step_s))
         total = self.spent_s + self.step_s * n + self.coding_s + self.overhead_s
         return (
             f"{self.preset.name} model, about {n} steps on {self.device}; "
             f"{_duration(total)} in all ({_duration(self.coding_s)} of it coding and checking), "
             f"expected size very roughly {self.expected_bytes:,} of {total_bytes:,} bytes"
+            + self._pay(rival_bytes)
         )
+
+    def _pay(self, rival_bytes: int | None) -> str:
+        if rival_bytes is None:
+            return ""
+        share = self.expected_bytes / max(rival_bytes, 1)
+        if share > 1:
+            return (
+                f"; this may not pay, a general method needs {rival_bytes:,}; then training stops"
+            )
+        return f", {1 - share:.0%} below the {rival_bytes:,} of the best general method"
 
 
 def _duration(seconds: float) -> str:

@@ -40,7 +40,7 @@ def train(
     torch.manual_seed(options.seed)
     with _quiet_cpu(options.threads):
         plan = make_plan(data, layout, options, began)
-        on_progress("plan", 0, plan.budget_s, plan.sentence(len(data)))
+        on_progress("plan", 0, plan.budget_s, plan.sentence(len(data), rival_bytes))
         trainer = Trainer(data, layout, options, plan, work_dir)
         trainer.rival_bytes = rival_bytes
         try:

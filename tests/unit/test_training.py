@@ -280,3 +280,19 @@ def test_the_estimate_of_lzma() -> None:
     assert planner.estimate_lzma(text) < 10_000
     noise = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
     assert planner.estimate_lzma(noise) == pytest.approx(len(noise), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rival", "text"),
+    [
+        (None, "of 9,000 bytes"),
+        (4_000, ", 25% below the 4,000 of the best general method"),
+        (2_000, "this may not pay, a general method needs 2,000"),
+    ],
+)
+def test_the_estimate_says_whether_it_will_pay(rival: int | None, text: str) -> None:
+    preset = load_preset("nano")
+    plan = planner.Plan(preset, "cpu", 60.0, 0.1, 1.0, 1.0, 3_000, None)
+    sentence = plan.sentence(9_000, rival)
+    assert text in sentence
+    assert ("general" in sentence) == (rival is not None)
