@@ -114,7 +114,7 @@ class TrainConfig:
     deadzone: float = 0.1
     vocabulary: int = 512
     merge_count: float = 500.0
-    merge_gain: float = 1.0
+    merge_gain: float = 1.7
     merge_bytes: int = 16
 
     def __post_init__(self) -> None:

@@ -41,6 +41,11 @@ def _own_rows(result: BenchResult) -> list[tuple[str, ...]]:
     for key, name, note in (
         ("coo_rule_bytes", "  plain COO", "12 bytes a weight + data"),
         ("paper_rule_bytes", "  paper's rule", "4 bytes a weight, no index bytes, + data"),
+        (
+            "online_bytes",
+            "  online code",
+            "area under the loss of the first pass, no weights; no archive",
+        ),
     ):
         if key in figures:
             out.append((name, *_sizes(int(figures[key]), original), "", "", note))

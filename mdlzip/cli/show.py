@@ -23,6 +23,7 @@ _FIGURE_LINES = (
     ("integer_over_float_percent", "integers against float", "{:+.2f} %"),
     ("steps", "training steps", "{:,.0f}"),
     ("train_seconds", "training time", "{:,.1f} s"),
+    ("online_bytes", "online code length (model learned on the way)", "{:,.0f} bytes"),
     ("encode_kb_per_s", "encoding", "{:,.1f} KB/s"),
     ("decode_kb_per_s", "decoding", "{:,.1f} KB/s"),
     ("paper_rule_bytes", "by the paper's rule (4 B a weight, no index)", "{:,.0f} bytes"),

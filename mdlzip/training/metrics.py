@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdlzip.errors import UsageError
 
 
 class Metrics:
     """Appends lines to a file; a resumed run goes on in the same one."""
 
     def __init__(self, path: Path | None, *, resume: bool = False) -> None:
+        self.path = path
         self._file = path.open("a" if resume else "w", encoding="utf-8") if path else None
 
     def write(self, event: str, **values: float | str) -> None:
@@ -23,3 +29,37 @@ class Metrics:
         """Close the file."""
         if self._file:
             self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line that was cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def prequential_bytes(records: list[dict[str, Any]], total_bytes: int) -> float:
+    """Online code length of a corpus from a training log: the area under its loss curve (sec. 2).
+
+    records: the "step" lines of a metrics file, with bytes_seen (before the step's batch) and
+    bits_per_byte. Only the first pass counts, each byte being sent once; bytes before the first
+    record cost what it says. Raises UsageError if the log ends before `total_bytes`.
+    """
+    points = sorted(
+        (float(r["bytes_seen"]), float(r["bits_per_byte"]))
+        for r in records
+        if r.get("event") == "step" and "bytes_seen" in r
+    )
+    if not points or points[-1][0] < total_bytes:
+        seen = int(points[-1][0]) if points else 0
+        raise UsageError(f"the log covers {seen:,} of {total_bytes:,} bytes: no whole pass")
+    x = np.array([0.0, *(p[0] for p in points)])
+    y = np.array([points[0][1], *(p[1] for p in points)])
+    inside = x < total_bytes
+    last = float(np.interp(total_bytes, x, y))
+    x, y = np.append(x[inside], total_bytes), np.append(y[inside], last)
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum()) / 8

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
 from mdlzip.config import TrainConfig
-from mdlzip.errors import ExportRefused, Interrupted, NoGain
+from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
@@ -33,7 +33,7 @@ from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.sparsity.tamade import find_threshold
 from mdlzip.training import checkpoint, figures
 from mdlzip.training.data import IGNORE, Batches
-from mdlzip.training.metrics import Metrics
+from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.planner import Plan, symbols_per_step
 from mdlzip.training.qat import (
@@ -230,12 +230,28 @@ class Trainer:
             self.metrics.write(
                 "step",
                 step=self.progress.step,
+                bytes_seen=self._bytes_seen(),
                 fraction=self.progress.fraction,
                 alpha=alpha,
                 bits_per_byte=bits,
                 muon_lr=rates["muon"],
                 elapsed_s=self.progress.elapsed_s,
             )
+
+    def _bytes_seen(self) -> float:
+        """Bytes of all batches before this step, on average."""
+        share = self.progress.step * self.batches.batch_chunks / self.batches.n_chunks
+        return share * len(self.data)
+
+    def _online(self) -> dict[str, float]:
+        """The online code length, if the run has seen the whole file."""
+        path = self.metrics.path
+        if path is None or self._bytes_seen() < len(self.data):
+            return {}
+        try:
+            return {"online_bytes": prequential_bytes(read_metrics(path), len(self.data))}
+        except (OSError, UsageError):
+            return {}  # a metrics file that another run has begun anew
 
     # --- phases ------------------------------------------------------------------------------
 
@@ -332,6 +348,7 @@ class Trainer:
             "steps": float(self.progress.step),
             "train_seconds": self.progress.elapsed_s,
         }
+        out |= self._online()
         self.metrics.write("finish", **out)
         if not integer < 1e3:
             raise ExportRefused(

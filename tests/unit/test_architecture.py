@@ -30,6 +30,7 @@ LEVEL = {
     "codec": 5,
     "report": 5,
     "bench": 6,
+    "studies": 6,
     "cli": 7,
     "__init__": 7,
     "__main__": 8,

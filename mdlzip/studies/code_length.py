@@ -1,0 +1,82 @@
+"""Code lengths of the paper that are not an archive's: of real numbers, and of learning itself.
+
+Lengths are in bits unless a name says nats or bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdlzip.errors import UsageError
+
+
+def gaussian_bits(residuals: np.ndarray, sigma: float) -> float:
+    """-log2 of the density N(0, sigma^2) at all `residuals` together (eq. 6 and 16).
+
+    Negative where the density exceeds 1. Raises UsageError unless sigma > 0.
+    """
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise UsageError(f"sigma = {sigma!r} must be above 0")
+    squares = float(np.square(np.asarray(residuals, np.float64)).sum())
+    n = np.size(residuals)
+    return 0.5 * n * math.log2(2 * math.pi * sigma**2) + squares / (2 * math.log(2) * sigma**2)
+
+
+def best_sigma(residuals: np.ndarray) -> float:
+    """The sigma with the least `gaussian_bits`: the root mean square of the residuals."""
+    return math.sqrt(float(np.mean(np.square(np.asarray(residuals, np.float64)))))
+
+
+def float32_spacing(values: np.ndarray) -> np.ndarray:
+    """Distance from each value to the next float32 away from zero: the A_i of eq. 14."""
+    return np.spacing(np.abs(np.asarray(values, np.float32))).astype(np.float64)
+
+
+def regression_bits(targets: np.ndarray, residuals: np.ndarray, sigma: float) -> float:
+    """Bits of float32 `targets` given the model whose errors are `residuals` (eq. 14 to 16).
+
+    The density is turned into probabilities of cells as wide as float32 is fine at each target:
+    -sum log2(A_i p(y_i)). The log2(N) of eq. 15, which says which sample it is, is left out: the
+    order of the samples is known. A cell never costs less than nothing.
+    """
+    cells = float32_spacing(targets)
+    density = np.square(np.asarray(residuals, np.float64)) / (2 * math.log(2) * sigma**2)
+    bits = 0.5 * math.log2(2 * math.pi * sigma**2) + density - np.log2(cells)
+    return float(np.maximum(bits, 0.0).sum())
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """loss = a (x - offset)^b, x in units of the training log, loss in nats (eq. 37)."""
+
+    a: float
+    b: float
+    offset: float = 1.0
+
+    def __call__(self, x: float) -> float:
+        """The loss at x > offset."""
+        return self.a * (x - self.offset) ** self.b
+
+    def area(self, stop: float) -> float:
+        """Integral from `offset` to `stop`, the online code length (eq. 38); needs b > -1."""
+        if self.b <= -1:
+            raise UsageError(f"the area under a power law of exponent {self.b} is not finite")
+        return self.a / (self.b + 1) * (stop - self.offset) ** (self.b + 1)
+
+
+def fit_power_law(x: np.ndarray, loss: np.ndarray, offset: float = 1.0) -> PowerLaw:
+    """Least squares in logarithms over the points with x > offset; needs two different ones."""
+    x, loss = np.asarray(x, np.float64), np.asarray(loss, np.float64)
+    used = (x > offset) & (loss > 0)
+    if len(np.unique(x[used])) < 2:
+        raise UsageError("a power law needs losses at two or more places")
+    b, log_a = np.polyfit(np.log(x[used] - offset), np.log(loss[used]), 1)
+    return PowerLaw(math.exp(log_a), float(b), offset)
+
+
+def nats_to_bytes(nats: float) -> float:
+    """8 ln 2 nats are a byte."""
+    return nats / (8 * math.log(2))
