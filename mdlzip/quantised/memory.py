@@ -19,6 +19,8 @@ def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -
     """
     d, symbols = config.d_model, N_BYTES + config.n_merges
     chunks = max(DECODE_TILE_CHUNKS, layout.group_chunks)
+    if config.n_merges:
+        chunks = 2 * chunks + 1  # a chunk holds at least half of chunk_size
     window = window_of(config, layout.chunk_size)
     cache = config.n_layers * (2 * window * d + 8 * d * max(config.conv_width - 1, 0))
     activations = 4 * (12 * d + 4 * config.d_ff) + symbols * 14
