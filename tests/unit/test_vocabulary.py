@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.archive.exchange import export_safetensors, import_safetensors
+from mdlzip.archive.weights import pack_weights, unpack_weights
 from mdlzip.chunks import Layout
 from mdlzip.codec import CompressOptions
-from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised import groups, selftest
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.training.data import IGNORE, Batches
@@ -27,6 +29,7 @@ from mdlzip.vocabulary import (
     pack_merges,
     unpack_merges,
 )
+from tests.weight_tools import TINY, random_network, same_network
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
@@ -222,3 +225,36 @@ def test_archives_with_merges_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
     with mdlzip.open(f"{source}.mdlz") as archive:
         assert archive.read(5000, 300) == source.read_bytes()[5000:5300]
+
+
+@pytest.mark.parametrize("data", [bytes(4000), b"ab" * 900, b"a"])
+def test_chunks_of_very_few_symbols(tmp_path: Path, data: bytes) -> None:
+    """Half a chunk may be one symbol: the planner's measurements must not need more positions."""
+    source = tmp_path / "f"
+    source.write_bytes(data)
+    options = CompressOptions(
+        device="cpu", threads=1, steps=3, preset="nano", fallback=False, chunk_size=16,
+    )  # fmt: skip
+    mdlzip.compress(source, options=options)
+    mdlzip.decompress(f"{source}.mdlz", tmp_path / "back", device="cpu", threads=1)
+    assert (tmp_path / "back").read_bytes() == data
+
+
+def test_the_number_of_merges_is_not_the_users(tmp_path: Path) -> None:
+    source = tmp_path / "f"
+    source.write_bytes(TEXT.tobytes())
+    options = CompressOptions(steps=1, fallback=False, overrides=("model.n_merges=5",))
+    with pytest.raises(UsageError, match=r"set train\.vocabulary instead"):
+        mdlzip.compress(source, options=options)
+
+
+@pytest.mark.parametrize("mode", ["coded", "coo"])
+def test_weights_carry_the_merges(tmp_path: Path, mode: str) -> None:
+    network = random_network(replace(TINY, n_merges=9), seed=2)
+    packed = pack_weights(network, mode).data
+    assert same_network(unpack_weights(packed, network.config), network)
+    with pytest.raises(CorruptArchive, match="merges"):
+        unpack_weights(packed[:35], network.config)
+    path = tmp_path / "w"
+    export_safetensors(network, path, chunk_size=64, group_chunks=4)
+    assert same_network(import_safetensors(path)[0], network)
