@@ -11,6 +11,14 @@ from mdlzip import limits
 from mdlzip.errors import UsageError
 
 T = TypeVar("T")
+METHOD_NAMES = ("none", "rl1", "drr", "drr-o", "pmmp", "fpp", "admm")
+"""The l0 methods of `mdlzip.sparsity.methods`, by name."""
+
+
+def check_method(name: str) -> None:
+    """Raise UsageError, listing the choices, unless `name` is an l0 method."""
+    if name not in METHOD_NAMES:
+        raise UsageError(f"unknown method {name!r}; choose one of {', '.join(METHOD_NAMES)}")
 
 
 def _check(name: str, value: int | float, low: float, high: float) -> None:
@@ -82,12 +90,13 @@ class TrainConfig:
     `mdl` family, Adam for all else; `optimiser = "adamw"` uses adam_lr for everything, as the
     paper). warmup_steps: linear warm-up. decay_start: fraction of the run after which the rate
     falls linearly to `final_lr` of its peak. method, alpha: l0 method and its strength, in units of
-    the learning rate where the optimiser is Muon; alpha_stop: where the penalty ends.
+    the learning rate where the optimiser is Muon; alpha_stop: where the penalty ends;
+    method_options: "key=value,..." for the method's class ("beta=25,relaxation=gaussian").
     prune_at: fraction of the run at which TAMADE fixes the mask; tolerance: relative loss it may
     cost. qat_at: fraction at which quantisation-aware training begins. step_rms: step of a matrix's
     codes in root mean squares of its surviving weights; 0: where rounding and weight bits balance,
     times coarseness (`training.qat.price_steps`). An alpha of 0 is chosen from the number of
-    weights for each byte of the file (`training.trainer.price_weights`). deadzone: how much
+    weights for each byte of the file (`training.penalty.price_weights`). deadzone: how much
     the rounding of weights leans towards zero, in steps; 0 = to nearest. vocabulary: symbols to
     predict, bytes and merges together; merge_count, merge_gain,
     merge_bytes (the longest string): see `vocabulary.learn_merges`.
@@ -104,6 +113,7 @@ class TrainConfig:
     decay_start: float = 0.5
     final_lr: float = 0.02
     method: str = "rl1"
+    method_options: str = ""
     alpha: float = 0.0
     alpha_stop: float = 0.8
     prune_at: float = 0.78
@@ -136,6 +146,7 @@ class TrainConfig:
         _check("deadzone", self.deadzone, 0.0, 0.5)
         if not 0.0 <= self.prune_at <= self.qat_at <= 1.0:
             raise UsageError("0 <= prune_at <= qat_at <= 1 must hold")
+        check_method(self.method)
         if self.optimiser not in ("muon", "adamw"):
             raise UsageError("optimiser must be muon or adamw")
 

@@ -30,6 +30,7 @@ _TRAINING_KEYS = (
     "integer_bits_per_byte",
     "steps",
     "train_seconds",
+    "alpha",
     "online_bytes",
 )
 

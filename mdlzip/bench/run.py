@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
 from mdlzip.bench.measure import Measurement
+from mdlzip.bench.weight_coders import yardsticks
 from mdlzip.errors import UsageError, VerifyFailed
 from mdlzip.fileio import COPY_BLOCK_BYTES
 from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
@@ -184,7 +185,10 @@ def run_model(
         if not _same(path, back):
             raise VerifyFailed(f"{target} does not decode to {path}")
         info = codec.inspect(str(target))
-    figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
+        figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
+        if "weight_bytes" in figures:
+            network, _ = codec.read_network(str(target), memory=options.memory)
+            figures |= yardsticks(network, info.ledger["positions"] + info.ledger["values"])
     return ModelRun(info.method, dict(info.ledger), figures, settings(info), timer.seconds)
 
 

@@ -6,6 +6,7 @@ from mdlzip.bench.run import BenchResult
 
 HEADERS = ("codec", "bytes", "ratio", "bits/byte", "compress s", "decompress s", "note")
 ALIGN = "<>>>>><"
+_YARDSTICKS = {"order0": "their order-0 entropy", "nncodec": "nncodec (DeepCABAC)"}
 _SCOPES = {"file": "whole file", "chunk": "per chunk"}
 
 
@@ -60,6 +61,15 @@ def gap_lines(result: BenchResult) -> list[str]:
         if best is not None and gap is not None:
             word = "smaller" if gap < 0 else "larger"
             lines.append(f"mdlzip is {abs(gap):.1%} {word} than {best.name}, the best {label}")
+    figures = result.run.figures if result.run else {}
+    for key, name in _YARDSTICKS.items():
+        if f"{key}_weight_bytes" in figures:
+            share = figures[f"weights_over_{key}_percent"]
+            lines.append(
+                f"positions and values of the weights take {abs(share):.1f} % "
+                f"{'less' if share < 0 else 'more'} than {name}, "
+                f"{figures[f'{key}_weight_bytes']:,} bytes"
+            )
     return lines
 
 

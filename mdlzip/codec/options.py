@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdlzip import limits
-from mdlzip.config import ModelConfig
+from mdlzip.config import ModelConfig, check_method
 from mdlzip.errors import UsageError
 
 Progress = Callable[[str, float, float, str], None]
@@ -61,6 +61,8 @@ class CompressOptions:
         ):
             if value is not None and not low <= value <= high:
                 raise UsageError(f"{name} = {value} is outside {low}..{high}")
+        if self.method is not None:
+            check_method(self.method)
         if self.weights not in ("coded", "coo"):
             raise UsageError(f"weights = {self.weights!r}: choose coded or coo")
         if self.budget_s is not None and not self.budget_s > 0:

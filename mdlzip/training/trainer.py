@@ -7,11 +7,10 @@ is in a checkpoint, so a killed run goes on where it was.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
-from mdlzip.config import TrainConfig
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
-from mdlzip.sparsity.methods import make_method
+from mdlzip.sparsity.base import NoMethod
+from mdlzip.sparsity.masks import MaskHold, Masks, apply_masks_, density, from_nonzero
 from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.sparsity.tamade import find_threshold
@@ -35,6 +33,7 @@ from mdlzip.training import checkpoint, figures
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
 from mdlzip.training.optim import make_optimisers
+from mdlzip.training.penalty import make_penalty, price_weights
 from mdlzip.training.planner import Plan, symbols_per_step
 from mdlzip.training.qat import (
     QatRounding,
@@ -62,21 +61,6 @@ class TrainResult:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def price_weights(
-    config: TrainConfig, weights_per_byte: float, bytes_per_symbol: float = 1.0
-) -> TrainConfig:
-    """Fill in an alpha of 0 from the number of weights for each byte of the file.
-
-    The factor is fitted to 10 MB and 1 MB of prose, the root to logs and tables as well
-    (docs/experiments.md). For AdamW, whose alpha
-    has other units, 0 stays 0.
-    """
-    alpha = config.alpha
-    if not alpha and config.optimiser == "muon":
-        alpha = min(0.28 * weights_per_byte * math.sqrt(bytes_per_symbol), 0.1)
-    return replace(config, alpha=alpha)
-
-
 class Trainer:
     """State and steps of one run."""
 
@@ -94,7 +78,7 @@ class Trainer:
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
         self.optimisers = make_optimisers(self.model, self.config)
-        self.method = make_method(self.config.method)
+        self.method = make_penalty(self.config)
         self.method.attach({n: p for n, p in self.params.items() if _prunable(n)})
         self.masks: Masks = self._absent_symbols()
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
@@ -221,7 +205,8 @@ class Trainer:
         lr = {n: rates["muon" if _is_muon(n, c.optimiser) else "adam"] for n in self.method.names}
         if c.optimiser == "muon" and alpha:
             self.method.shrink(alpha, lr)
-        self.method.advance(alpha, lr)
+        if alpha and not self.progress.pruned:
+            self.method.advance(alpha, lr)
         if self.progress.step % 10 == 0 or self.progress.step < 10:
             symbols_per_byte = int((y != IGNORE).sum()) / max(self.batches.bytes_of(y), 1)
             bits = float(loss.detach()) / np.log(2) * symbols_per_byte
@@ -265,9 +250,19 @@ class Trainer:
         return out
 
     def _prune(self) -> None:
-        """TAMADE, then random gradient pruning; the mask is fixed from here on."""
-        sample = self._sample()
+        """The method's mask, TAMADE, random gradient pruning; the mask is fixed from here on."""
         prunable = {n: self.params[n] for n in self.method.names}
+        if not isinstance(self.method, NoMethod):
+            self._cut(prunable)
+            self.masks = {**self.masks, **from_nonzero(prunable)}
+        self.progress.pruned = True
+        self._hold()
+        self.metrics.write("prune", step=self.progress.step, density=density(prunable))
+
+    def _cut(self, prunable: dict[str, torch.nn.Parameter]) -> None:
+        """Zero the weights that the method, the threshold or their lack of influence condemn."""
+        apply_masks_(prunable, self.method.final_masks())
+        sample = self._sample()
         find_threshold(
             prunable,
             lambda: figures.float_nats(self.model, self.batches, sample),
@@ -294,10 +289,6 @@ class Trainer:
             exclude=["embedding", "head", *keep],
             generator=generator,
         )
-        self.masks = {**self.masks, **from_nonzero(prunable)}
-        self.progress.pruned = True
-        self._hold()
-        self.metrics.write("prune", step=self.progress.step, density=density(prunable))
 
     def _start_quantising(self) -> None:
         sample = [x for x, _ in self._sample(16)]
@@ -347,6 +338,7 @@ class Trainer:
             "integer_bits_per_byte": integer / np.log(2),
             "steps": float(self.progress.step),
             "train_seconds": self.progress.elapsed_s,
+            "alpha": self.config.alpha,
         }
         out |= self._online()
         self.metrics.write("finish", **out)

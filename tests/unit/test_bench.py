@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import lzma
+import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mdlzip.bench import measure
@@ -13,8 +17,11 @@ from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.run import BenchResult, ModelRun, PhaseTimer, run_baselines, run_bench
 from mdlzip.bench.table import gap_lines, rows
+from mdlzip.bench.weight_coders import order0_bytes, yardsticks
+from mdlzip.codec import CompressOptions, decompress
 from mdlzip.errors import MdlzipError, UsageError
 from mdlzip.report import figures
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -122,6 +129,31 @@ def test_gaps_are_against_the_hardest_of_each_kind() -> None:
         "mdlzip is 25.0% larger than small, the best whole file",
         "mdlzip is 50.0% smaller than chunky, the best per chunk",
     ]
+
+
+def test_the_order_0_yardstick_is_the_entropy_of_every_tensor() -> None:
+    flat = np.arange(-8, 8, dtype=np.int8).repeat(32)  # 16 values alike: 4 bits each
+    sparse = np.zeros(1024, np.int8)
+    sparse[:256] = 1  # 0.8113 bits each
+    tensors = {n: SimpleNamespace(codes=c) for n, c in (("a", flat), ("b", sparse))}
+    network: Any = SimpleNamespace(tensors=tensors)
+    assert order0_bytes(network) == math.ceil((512 * 4 + 1024 * 0.811278) / 8)
+    found = yardsticks(network, 300)
+    assert found["weights_over_order0_percent"] == pytest.approx(100 * (300 / 360 - 1))
+
+
+def test_the_yardsticks_are_told(tmp_path: Path) -> None:
+    archive = ROOT / "tests" / "golden" / "v1-learned-merges.mdlz"
+    decompress(str(archive), str(tmp_path / "original"))
+    result = run_bench(
+        tmp_path / "original", against=(), options=CompressOptions(), chunk_size=512,
+        archive=archive, on_progress=silent, should_stop=lambda: False,
+    )  # fmt: skip
+    assert result.run is not None
+    found, ledger = result.run.figures, result.run.ledger
+    share = (ledger["positions"] + ledger["values"]) / found["order0_weight_bytes"] - 1
+    assert found["weights_over_order0_percent"] == pytest.approx(100 * share)
+    assert any("their order-0 entropy" in line for line in gap_lines(result))
 
 
 def test_table_rows() -> None:

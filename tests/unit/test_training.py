@@ -19,7 +19,7 @@ from mdlzip.training import checkpoint, planner, qat
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
-from mdlzip.training.trainer import TrainResult, price_weights
+from mdlzip.training.trainer import TrainResult
 from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present
 from tests.conftest import ROOT
 
@@ -207,14 +207,6 @@ def _stream_peak(model: Transformer, symbols: torch.Tensor) -> torch.Tensor:
     model(symbols)
     del rounding.stream
     return torch.stack(seen).max()
-
-
-def test_weights_are_priced_by_the_bytes_they_serve() -> None:
-    small, large = (price_weights(TrainConfig(), ratio) for ratio in (0.18, 0.06))
-    assert small.alpha > large.alpha > 0
-    given = TrainConfig(step_rms=0.3, alpha=0.02)
-    assert price_weights(given, 0.18) == given
-    assert price_weights(TrainConfig(optimiser="adamw"), 0.18).alpha == 0
 
 
 def test_steps_follow_what_a_tensor_bears() -> None:
