@@ -16,6 +16,7 @@ from mdlzip.cli.decompress_cmd import decompress
 from mdlzip.cli.doctor_cmd import doctor
 from mdlzip.cli.exchange_cmd import export_weights, import_weights
 from mdlzip.cli.list_cmd import list_archives
+from mdlzip.cli.study_cmd import study
 from mdlzip.cli.test_cmd import test
 from mdlzip.cli.values import expand_short_forms
 from mdlzip.errors import MdlzipError
@@ -35,6 +36,7 @@ app.command("bench")(bench)
 app.command("export")(export_weights)
 app.command("import")(import_weights)
 app.command("doctor")(doctor)
+app.add_typer(study)
 
 
 def _print_version(wanted: bool) -> None:

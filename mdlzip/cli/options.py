@@ -143,7 +143,7 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Sparsity method: rl1, drr or none. [default: the preset's]",
+        help="l0 method: rl1, drr, drr-o, pmmp, fpp, admm or none. [default: the preset's]",
     ),
 ]
 Weights = Annotated[
@@ -157,4 +157,14 @@ Weights = Annotated[
 Seed = Annotated[
     int,
     typer.Option("--seed", min=0, metavar="N", help="Seed of everything random."),
+]
+StudyFolder = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder for the runs, tables and plots."),
+]
+StudyResume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the runs that DIR holds already.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, metavar="N", help="Runs of each setting, seeds 0..N-1.")
 ]

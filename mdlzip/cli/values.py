@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from mdlzip.errors import UsageError
 
+T = TypeVar("T")
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
 _SIZE = re.compile(r"([0-9]+)(B|[KMGT]iB|[kMGT]B)?")
@@ -41,6 +43,16 @@ def parse_size(text: str) -> int:
     if not match or int(match.group(1)) == 0:
         raise UsageError(f"{text!r} is not a size: write 512, 4KiB, 16MiB or 2GiB")
     return int(match.group(1)) * _SIZE_UNITS[match.group(2) or ""]
+
+
+def parse_list(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
+    """The values of a comma list such as 0.5,1,2; empty if `text` is None or empty."""
+    try:
+        return [kind(part.strip()) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(
+            f"{option} {text}: write values with commas between, such as 0.5,1,2"
+        ) from None
 
 
 def check_exclusive(values: Mapping[str, object]) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mdlzip.errors import UsageError
-from mdlzip.sparsity.base import LearningRate, Method, check_alpha, gradients_of, rate_of
+from mdlzip.sparsity.base import Alpha, LearningRate, Method, check_alpha, gradients_of, rate_of
 from mdlzip.sparsity.masks import Masks
 
 
-def hard_threshold(shards: Sequence[Tensor], alpha: float, rho: float) -> Tensor:
+def hard_threshold(shards: Sequence[Tensor], alpha: Alpha, rho: float) -> Tensor:
     """The z-step of eq. 33, exact: w = mean of the shards, kept where 2 alpha < rho N w^2.
 
     shards: the N tensors x_i + u_i (M = P = 1, c = 0), equal shapes. A tie is set to 0.
@@ -75,7 +75,7 @@ class ADMM(Method):
         self._place[0] = shard
 
     @torch.no_grad()
-    def add_to_gradients(self, alpha: float) -> None:
+    def add_to_gradients(self, alpha: Alpha) -> None:
         """Add rho (x - z + u) for the present shard; alpha enters in the z-step only."""
         check_alpha(alpha)
         terms = zip(gradients_of(self.params), self.params, self.z, self.u[self.shard], strict=True)
@@ -83,7 +83,7 @@ class ADMM(Method):
             grad.add_(x - z + u, alpha=self.rho)
 
     @torch.no_grad()
-    def shrink(self, alpha: float, lr: LearningRate) -> None:
+    def shrink(self, alpha: Alpha, lr: LearningRate) -> None:
         """Exact proximal step of rho/2 |x - z + u|^2."""
         check_alpha(alpha)
         terms = zip(self.names, self.params, self.z, self.u[self.shard], strict=True)
@@ -91,7 +91,7 @@ class ADMM(Method):
             pull = rate_of(lr, name) * self.rho
             x.add_(z - u, alpha=pull).div_(1 + pull)
 
-    def advance(self, alpha: float, lr: LearningRate) -> None:
+    def advance(self, alpha: Alpha, lr: LearningRate) -> None:
         """With one shard: consensus after every `every` steps. With more: nothing."""
         if self.shards > 1:
             return
@@ -100,7 +100,7 @@ class ADMM(Method):
             self.consensus(alpha)
 
     @torch.no_grad()
-    def consensus(self, alpha: float) -> None:
+    def consensus(self, alpha: Alpha) -> None:
         """The z-step of eq. 33 over all shards, then the u-step of each (eq. 34)."""
         check_alpha(alpha)
         torch._foreach_copy_(self.x[self.shard], self.params)
@@ -116,11 +116,15 @@ class ADMM(Method):
         """l0(z), the number of non-zeros at the last consensus."""
         return torch.stack([z.count_nonzero() for z in self.z]).sum().float()
 
-    def objective(self, alpha: float) -> Tensor:
+    def entries(self) -> list[Tensor]:
+        """1 where z is not zero."""
+        return [(z != 0).float() for z in self.z]
+
+    def objective(self, alpha: Alpha) -> Tensor:
         """alpha * l0(z) + rho/2 |x - z + u|^2 of the present shard; differentiable in x."""
         terms = zip(self.params, self.z, self.u[self.shard], strict=True)
         gaps = torch.stack([(x - z + u).square().sum() for x, z, u in terms]).sum()
-        return alpha * self.penalty() + 0.5 * self.rho * gaps
+        return super().objective(alpha) + 0.5 * self.rho * gaps
 
     def final_masks(self) -> Masks:
         """The weights that survived the last hard threshold and are not zero now."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import (
+    Alpha,
     LearningRate,
     Method,
+    add_scaled_,
     check_alpha,
     gradients_of,
+    is_off,
     rate_of,
     soft_threshold_,
 )
@@ -161,20 +164,20 @@ class SmoothL0(Method):
         return forces
 
     @torch.no_grad()
-    def add_to_gradients(self, alpha: float) -> None:
+    def add_to_gradients(self, alpha: Alpha) -> None:
         """Add alpha * slope(|theta|) * sign(theta) and, with rho, 2 * rho * theta."""
         check_alpha(alpha)
         grads = gradients_of(self.params)
-        if alpha > 0:
+        if not is_off(alpha):
             forces = self._forces()
             torch._foreach_mul_(forces, list(torch._foreach_sign(self.params)))
-            torch._foreach_add_(grads, forces, alpha=alpha)
+            add_scaled_(grads, forces, alpha)
         if self.rho:
             decay = torch._foreach_mul(self.params, [2 * self.rho * w for w in self.weights])
             torch._foreach_add_(grads, list(decay))
 
     @torch.no_grad()
-    def shrink(self, alpha: float, lr: LearningRate) -> None:
+    def shrink(self, alpha: Alpha, lr: LearningRate) -> None:
         """Soft threshold by lr * alpha * slope(|theta|): the penalty linearised at theta.
 
         It is the proximal step of the tangent, which lies above the concave penalty, hence
@@ -182,29 +185,36 @@ class SmoothL0(Method):
         """
         check_alpha(alpha)
         rates = [rate_of(lr, name) for name in self.names]
-        if alpha > 0:
+        if not is_off(alpha):
             forces = self._forces()
-            torch._foreach_mul_(forces, [alpha * rate for rate in rates])
+            scales: Any = [alpha * rate for rate in rates]
+            torch._foreach_mul_(forces, scales)
             soft_threshold_(self.params, forces)
         if self.rho:
             pairs = zip(rates, self.weights, strict=True)
             torch._foreach_div_(self.params, [1 + 2 * self.rho * r * w for r, w in pairs])
 
-    def penalty(self) -> Tensor:
-        """Sum of the relaxed indicator (times the layerwise factors): about the l0 norm."""
+    def _indicators(self) -> list[Tensor]:
+        """The relaxed indicator of every weight."""
         sizes, scales = [param.abs() for param in self.params], self._scales()
         if scales is not None:
             sizes = [size / scale for size, scale in zip(sizes, scales, strict=True)]
-        parts = zip(sizes, self.weights, strict=True)
-        return torch.stack(
-            [w * self.relaxation.value(size, self.beta).sum() for size, w in parts]
-        ).sum()
+        return [self.relaxation.value(size, self.beta) for size in sizes]
 
-    def objective(self, alpha: float) -> Tensor:
+    def penalty(self) -> Tensor:
+        """Sum of the relaxed indicator (times the layerwise factors): about the l0 norm."""
+        parts = zip(self._indicators(), self.weights, strict=True)
+        return torch.stack([w * value.sum() for value, w in parts]).sum()
+
+    def entries(self) -> list[Tensor]:
+        """The relaxed indicator of every weight, times its layerwise factor."""
+        return [w * value for value, w in zip(self._indicators(), self.weights, strict=True)]
+
+    def objective(self, alpha: Alpha) -> Tensor:
         """Give alpha * penalty + rho * sum theta^2 (times the layerwise factors)."""
         pairs = zip(self.params, self.weights, strict=True)
         squares = torch.stack([w * param.square().sum() for param, w in pairs]).sum()
-        return alpha * self.penalty() + self.rho * squares
+        return super().objective(alpha) + self.rho * squares
 
 
 class OriginalDRR(SmoothL0):

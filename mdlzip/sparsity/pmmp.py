@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from mdlzip.errors import UsageError
-from mdlzip.sparsity.base import LearningRate, Method, check_alpha, gradients_of, rate_of
+from mdlzip.sparsity.base import (
+    Alpha,
+    LearningRate,
+    Method,
+    check_alpha,
+    gradients_of,
+    rate_of,
+    weighted_sum,
+)
 from mdlzip.sparsity.masks import Masks
 from mdlzip.sparsity.updater import Updater
 
@@ -97,16 +105,19 @@ class PMMP(Method):
         return self.seen_by_descent()
 
     @torch.no_grad()
-    def add_to_gradients(self, alpha: float) -> None:
+    def add_to_gradients(self, alpha: Alpha) -> None:
         """Add d/dtheta = 2 u (theta - w gamma) + alpha * weight_decay * theta."""
         check_alpha(alpha)
         seen = self.seen_by_descent()
         for grad, theta, w, gamma, u in zip(gradients_of(self.params), *seen, strict=True):
             grad.add_(u * (theta - w * gamma), alpha=2)
-            grad.add_(theta, alpha=alpha * self.weight_decay)
+            if isinstance(alpha, Tensor):
+                grad.add_(theta * alpha, alpha=self.weight_decay)
+            else:
+                grad.add_(theta, alpha=alpha * self.weight_decay)
 
     @torch.no_grad()
-    def shrink(self, alpha: float, lr: LearningRate) -> None:
+    def shrink(self, alpha: Alpha, lr: LearningRate) -> None:
         """Exact proximal step of the terms in theta: a weighted mean of theta and w gamma."""
         check_alpha(alpha)
         seen = self.seen_by_descent()
@@ -116,7 +127,7 @@ class PMMP(Method):
             param.add_(pull * w * gamma).div_(1 + pull + rate * alpha * self.weight_decay)
 
     @torch.no_grad()
-    def advance(self, alpha: float, lr: LearningRate) -> None:
+    def advance(self, alpha: Alpha, lr: LearningRate) -> None:
         """Step w and gamma down and project gamma, then step u up with the new values."""
         check_alpha(alpha)
         rates = [self.rate * rate_of(lr, name) for name in self.names]
@@ -133,7 +144,7 @@ class PMMP(Method):
         parts = zip(*self.seen_by_descent(), strict=True)
         return [2 * u * gamma * (w - theta) for theta, w, gamma, u in parts]
 
-    def _slopes_gamma(self, alpha: float) -> list[Tensor]:
+    def _slopes_gamma(self, alpha: Alpha) -> list[Tensor]:
         """d/dgamma = alpha + u w (w - 2 theta); gamma itself drops out."""
         parts = zip(*self.seen_by_descent(), strict=True)
         return [alpha + u * w * (w - 2 * theta) for theta, w, _, u in parts]
@@ -142,10 +153,17 @@ class PMMP(Method):
         """Expected l0 norm, the sum of gamma (eq. 8)."""
         return torch.stack([gamma.sum() for gamma in self.gamma]).sum()
 
-    def objective(self, alpha: float) -> Tensor:
+    def entries(self) -> list[Tensor]:
+        """gamma of every weight."""
+        return list(self.gamma)
+
+    def objective(self, alpha: Alpha) -> Tensor:
         """All of eq. 11 but the loss, plus the weight decay; differentiable in theta."""
         terms = zip(self.params, self.w, self.gamma, self.u, strict=True)
         value = torch.stack([(u * constraint(t, w, g)).sum() for t, w, g, u in terms]).sum()
+        if isinstance(alpha, Tensor):
+            decay = [0.5 * self.weight_decay * param.square() for param in self.params]
+            return weighted_sum([*self.entries(), *decay], alpha) + value
         squares = torch.stack([param.square().sum() for param in self.params]).sum()
         return alpha * (self.penalty() + 0.5 * self.weight_decay * squares) + value
 
@@ -213,7 +231,7 @@ class FPP(PMMP):
         return self.means._replace(u=self.u)
 
     @torch.no_grad()
-    def advance(self, alpha: float, lr: LearningRate) -> None:
+    def advance(self, alpha: Alpha, lr: LearningRate) -> None:
         """Play a round, then take the new values into the averages."""
         super().advance(alpha, lr)
         self._rounds += 1

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from mdlzip.sparsity.base import (
+    Alpha,
     LearningRate,
     Method,
+    add_scaled_,
     check_alpha,
     gradients_of,
+    is_off,
     rate_of,
     soft_threshold_,
 )
@@ -26,22 +29,26 @@ class RelaxedL1(Method):
     name = "rl1"
 
     @torch.no_grad()
-    def add_to_gradients(self, alpha: float) -> None:
+    def add_to_gradients(self, alpha: Alpha) -> None:
         """Add alpha * sign(theta); a weight that is exactly zero gets nothing."""
         check_alpha(alpha)
-        if alpha == 0:
+        if is_off(alpha):
             return
-        signs = torch._foreach_sign(self.params)
-        torch._foreach_add_(gradients_of(self.params), signs, alpha=alpha)
+        signs = list(torch._foreach_sign(self.params))
+        add_scaled_(gradients_of(self.params), signs, alpha)
 
     @torch.no_grad()
-    def shrink(self, alpha: float, lr: LearningRate) -> None:
+    def shrink(self, alpha: Alpha, lr: LearningRate) -> None:
         """Soft threshold by lr * alpha, the exact proximal step: exact zeros, no crossing."""
         check_alpha(alpha)
-        if alpha == 0:
+        if is_off(alpha):
             return
         soft_threshold_(self.params, [alpha * rate_of(lr, name) for name in self.names])
 
     def penalty(self) -> Tensor:
         """Sum of |theta|."""
-        return torch.stack([param.abs().sum() for param in self.params]).sum()
+        return torch.stack([entry.sum() for entry in self.entries()]).sum()
+
+    def entries(self) -> list[Tensor]:
+        """|theta| of every weight."""
+        return [param.abs() for param in self.params]

@@ -35,14 +35,18 @@ def float32_spacing(values: np.ndarray) -> np.ndarray:
     return np.spacing(np.abs(np.asarray(values, np.float32))).astype(np.float64)
 
 
-def regression_bits(targets: np.ndarray, residuals: np.ndarray, sigma: float) -> float:
+def regression_bits(
+    targets: np.ndarray, residuals: np.ndarray, sigma: float, *, cell: float | None = None
+) -> float:
     """Bits of float32 `targets` given the model whose errors are `residuals` (eq. 14 to 16).
 
     The density is turned into probabilities of cells as wide as float32 is fine at each target:
     -sum log2(A_i p(y_i)). The log2(N) of eq. 15, which says which sample it is, is left out: the
     order of the samples is known. A cell never costs less than nothing.
+
+    cell: one width > 0 for all targets, the uniform spacing of appendix A.2, in place of float32's.
     """
-    cells = float32_spacing(targets)
+    cells = float32_spacing(targets) if cell is None else np.float64(cell)
     density = np.square(np.asarray(residuals, np.float64)) / (2 * math.log(2) * sigma**2)
     bits = 0.5 * math.log2(2 * math.pi * sigma**2) + density - np.log2(cells)
     return float(np.maximum(bits, 0.0).sum())

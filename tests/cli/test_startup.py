@@ -15,10 +15,15 @@ from tests.conftest import RunCli, cli_environment
 
 HEAVY = ("torch", "numpy", "numba", "rich", "pydantic", "zstandard", "constriction", "safetensors")
 OPTIONS = Path(__file__).with_name("options.txt")
-COMMANDS = ("compress", "decompress", "test", "list", "bench", "export", "import", "doctor")
+COMMANDS = (
+    "compress", "decompress", "test", "list", "bench", "export", "import", "doctor",
+    "study transformer", "study teacher-student", "study mnist", "study cifar", "study imagenet",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "compress --help", "bench --help"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "compress --help", "bench --help", "study mnist --help"]
+)
 def test_help_imports_nothing_heavy(arguments: str) -> None:
     code = (
         "import sys\nfrom mdlzip.cli.app import main\n"
@@ -76,7 +81,7 @@ def test_options_change_on_purpose_only(cli: RunCli) -> None:
     """Scripts depend on options; MDLZIP_REWRITE=1 accepts a change."""
     lines = []
     for command in COMMANDS:
-        text = cli(command, "--help").stdout.decode()
+        text = cli(*command.split(), "--help").stdout.decode()
         names = sorted(set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*|-[A-Za-z])(?![\w-])", text)))
         lines.append(f"{command}: {' '.join(n for n in names if n not in ('-h', '--help'))}")
     found = "\n".join(lines) + "\n"

@@ -41,7 +41,7 @@ FORBIDDEN = {
     ("model", "coding"),
     ("quantised", "training"),
 }
-TORCH_ROOMS = {"model", "sparsity", "training", "quantised", "coding"}
+TORCH_ROOMS = {"model", "sparsity", "training", "quantised", "coding", "studies"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "yaml"}
 TOP_FOLDERS = {"mdlzip", "tests", "models", "docs"}
 

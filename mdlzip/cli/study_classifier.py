@@ -1,0 +1,249 @@
+"""`mdlzip study mnist`, `cifar`, `imagenet`: tables 6, 1, 2 of the paper, figures 8 and 1b."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdlzip.cli import options as opt
+from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.progress import make_progress
+from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.values import check_exclusive, parse_list
+from mdlzip.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdlzip.studies.classify import Problem
+    from mdlzip.studies.recipes import Recipe
+
+MNIST_NETS = ("lenet-300-100", "lenet-5-caffe")
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder with the data.")]
+Methods = Annotated[
+    str,
+    typer.Option("--method", metavar="NAMES", help="l0 methods: rl1, drr, drr-o, pmmp, fpp, admm."),
+]
+Alphas = Annotated[
+    str | None,
+    typer.Option(
+        "--alpha", metavar="LIST", help="Strengths, such as 1e-5,2e-5. [default: of net and method]"
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        metavar="N",
+        help="Epochs of regularised training; all else in proportion. [default: of the net]",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated."),
+]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The options that the three commands share, as they were given."""
+
+    methods: str
+    alphas: str | None
+    seeds: int
+    epochs: int | None
+    settings: list[str] | None
+    output: Path
+    resume: bool
+    force: bool
+    threads: int | None
+    device: str
+    as_json: bool
+    progress: str
+    quiet: bool
+
+
+@guarded
+def mnist(
+    data: Data,
+    output: opt.StudyFolder = Path("study-mnist"),
+    net: Annotated[
+        str, typer.Option("--net", metavar="NAME", help=f"{' or '.join(MNIST_NETS)}.")
+    ] = MNIST_NETS[0],
+    methods: Methods = "rl1,drr",
+    alphas: Alphas = None,
+    seeds: opt.Seeds = 3,
+    epochs: Epochs = None,
+    settings: Settings = None,
+    resume: opt.StudyResume = False,
+    force: opt.Force = False,
+    device: opt.Device = "cpu",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Table 6 and Fig. 8 (a, b): LeNets on MNIST. DIR holds the four idx files, plain or .gz."""
+    if net not in MNIST_NETS:
+        raise UsageError(f"--net {net}: choose one of {', '.join(MNIST_NETS)}")
+    from mdlzip.studies.datasets import load_mnist
+
+    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
+                 as_json, progress, quiet)  # fmt: skip
+    _study(net, call, _in_memory(net, data, load_mnist))
+
+
+@guarded
+def cifar(
+    data: Data,
+    output: opt.StudyFolder = Path("study-cifar"),
+    methods: Methods = "rl1,drr",
+    alphas: Alphas = None,
+    seeds: opt.Seeds = 3,
+    epochs: Epochs = None,
+    settings: Settings = None,
+    resume: opt.StudyResume = False,
+    force: opt.Force = False,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Table 1 and Fig. 1b: VGG-16-512 on CIFAR-10. DIR holds the files of the binary version."""
+    from mdlzip.studies.datasets import load_cifar10
+
+    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
+                 as_json, progress, quiet)  # fmt: skip
+    _study("vgg-16-512", call, _in_memory("vgg-16-512", data, load_cifar10))
+
+
+@guarded
+def imagenet(
+    data: Data,
+    output: opt.StudyFolder = Path("study-imagenet"),
+    size: Annotated[
+        int, typer.Option("--size", metavar="PIXELS", help="Side of the images after the crop.")
+    ] = 224,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, metavar="N", help="Processes that read images.")
+    ] = 8,
+    methods: Methods = "rl1,drr",
+    alphas: Alphas = None,
+    seeds: opt.Seeds = 1,
+    epochs: Epochs = None,
+    settings: Settings = None,
+    resume: opt.StudyResume = False,
+    force: opt.Force = False,
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Table 2: ResNet-50 on ImageNet. DIR holds train/CLASS/*.jpeg and val/CLASS/*.jpeg."""
+    from mdlzip.studies.imagenet import folder_problem
+
+    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
+                 as_json, progress, quiet)  # fmt: skip
+
+    def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
+        def problem(seed: int) -> Problem:
+            return folder_problem("resnet-50", data, recipe, seed, size=size, workers=workers)
+
+        problem(0)  # a wrong folder must not be found out later
+        return problem
+
+    _study("resnet-50", call, make)
+
+
+def _in_memory(
+    net: str, data: Path, read: Callable[[Path], tuple[Any, Any]]
+) -> Callable[[Recipe, str], Callable[[int], Problem]]:
+    """The problems of data that fit in memory, which is read when the recipe is known."""
+    from mdlzip.studies.classify import memory_problem
+
+    def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
+        train, test = read(data)
+        return lambda seed: memory_problem(net, 10, train, test, recipe, seed, device)
+
+    return make
+
+
+def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], Problem]]) -> None:
+    import torch
+
+    from mdlzip.codec.decode import pick_device
+    from mdlzip.studies.classifier_sweep import Sweep, run_sweep, write_summary
+    from mdlzip.studies.recipes import RECIPES
+    from mdlzip.studies.run_log import RunLog
+
+    recipe = RECIPES[net] if call.epochs is None else RECIPES[net].scaled(call.epochs)
+    recipe = recipe.laid_over(_settings(call.settings or []))
+    check_exclusive({"--resume": call.resume or None, "--force": call.force or None})
+    methods = tuple(parse_list(call.methods, str, "--method"))
+    alphas = tuple(parse_list(call.alphas, float, "--alpha"))
+    device = pick_device(call.device)
+    sweep = Sweep(net, recipe, methods, alphas, call.seeds, device)
+    if call.threads:
+        torch.set_num_threads(call.threads)
+    with StopSwitch().installed(), make_progress(call.progress, quiet=call.quiet) as show:
+        problem_of = make(recipe, device)
+        log = RunLog(call.output, resume=call.resume, force=call.force)
+        runs = run_sweep(sweep, problem_of, log, show)
+        found = write_summary(sweep, runs, call.output)
+    if call.as_json:
+        result_json(found)
+    elif not call.quiet:
+        _show(found)
+    info(f"written: {call.output}", quiet=call.quiet)
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    changes = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: write KEY=VALUE")
+        changes[name.strip()] = value.strip()
+    return changes
+
+
+def _show(found: dict[str, Any]) -> None:
+    headers = ("method", "alpha", "accuracy %", "error increase", "rate", "non-zeros", "coded B",
+               "labels B", "s/epoch")  # fmt: skip
+    rows = []
+    for row in found["rows"]:
+        if row["diverged"] == row["runs"]:
+            rows.append((row["method"], f"{row['alpha']:g}", *["diverged"] * 7))
+            continue
+        rows.append(
+            (
+                row["method"],
+                f"{row['alpha']:g}",
+                f"{row['accuracy_percent']:.2f}",
+                f"{row['error_increase_points']:+.2f}",
+                f"{row['compression_rate']:.1f}",
+                f"{math.floor(row['nnz']):,}",
+                *(f"{math.floor(n):,}" if n else "" for n in _bytes(row)),
+                f"{row['seconds_per_epoch']:.2f}",
+            )
+        )
+    for name, values in found["paper"]["ours"].items():
+        increase, rate = values["error_increase_points"], values["compression_rate"]
+        rows.append((f"{name}, paper", "", "", f"{increase:+.2f}", f"{rate:g}", *[""] * 4))
+    result(f"{found['net']}: medians over the seeds")
+    result(table(headers, rows))
+
+
+def _bytes(row: dict[str, Any]) -> tuple[float, float]:
+    """Bytes of the network and of the training labels given it; 0 where they were not counted."""
+    return row.get("coded_bytes", 0), row["coded_label_bytes"].get("train", 0)

@@ -1,0 +1,21 @@
+"""`mdlzip study NAME`: the studies of the paper, each one command that writes a folder."""
+
+from __future__ import annotations
+
+import typer
+
+from mdlzip.cli.study_classifier import cifar, imagenet, mnist
+from mdlzip.cli.study_teacher import teacher_student
+from mdlzip.cli.study_transformer import transformer
+
+study = typer.Typer(
+    name="study",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Reproduce the studies of the paper: runs as JSON lines, tables, plots.",
+)
+study.command("transformer")(transformer)
+study.command("mnist")(mnist)
+study.command("cifar")(cifar)
+study.command("imagenet")(imagenet)
+study.command("teacher-student")(teacher_student)

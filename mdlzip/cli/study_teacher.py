@@ -1,0 +1,125 @@
+"""`mdlzip study teacher-student`: Table 5 and figures 1a, 4 and 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from mdlzip.cli import options as opt
+from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.progress import make_progress
+from mdlzip.cli.signals import StopSwitch
+from mdlzip.errors import UsageError
+
+T = TypeVar("T", int, float, str)
+_HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
+
+
+def _listed(text: str | None, kind: Callable[[str], T], option: str) -> list[T] | None:
+    """The values of a comma list; None where the option was not given."""
+    if text is None:
+        return None
+    try:
+        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    except ValueError:
+        raise UsageError(f"{option} {text}: numbers with commas between them") from None
+
+
+@guarded
+def teacher_student(
+    output: opt.StudyFolder = Path("study-teacher-student"),
+    resume: opt.StudyResume = False,
+    force: opt.Force = False,
+    seeds: opt.Seeds = 5,
+    alphas: Annotated[
+        int, typer.Option("--alphas", min=2, metavar="N", help="Penalty strengths per method.")
+    ] = 10,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            metavar="N",
+            help="Steps with the penalty; 40 % more fine-tune. [default: 5000]",
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option("--n", metavar="LIST", help="Training samples. [default: 30,300,2000]"),
+    ] = None,
+    noises: Annotated[
+        str | None,
+        typer.Option("--noise", metavar="LIST", help="Noise variances. [default: 1e-5,0.08]"),
+    ] = None,
+    losses: Annotated[
+        str | None, typer.Option("--loss", metavar="LIST", help="[default: mse,gauss]")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="LIST", help="[default: pmmp,drr,rl1,none]")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", "-T", min=1, metavar="N", help="CPU threads. [default: all]"),
+    ] = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Train students under l0 penalties; description lengths beside Table 5 of the paper.
+
+    Writes runs.jsonl, table5.json and figures 1a, 4 and 5 to DIR. A stopped study keeps its
+    finished runs; --resume makes the missing ones.
+    """
+    import torch
+
+    from mdlzip.studies import plots
+    from mdlzip.studies.teacher_student import Plan, run_study
+
+    given = {
+        "sizes": _listed(sizes, int, "--n"),
+        "noises": _listed(noises, float, "--noise"),
+        "losses": _listed(losses, str, "--loss"),
+        "methods": _listed(methods, str, "--methods"),
+        "steps": steps,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    plan = Plan(seeds=seeds, alphas=alphas, **chosen)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
+        found = run_study(plan, output, resume=resume, force=force, on_progress=show)
+    if as_json:
+        result_json(found.table)
+    elif not quiet:
+        _show(found.table)
+    if not plots.available():
+        info("no plots: matplotlib is not installed", quiet=quiet)
+    info(f"written: {output}", quiet=quiet)
+    return 0
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Table 5, ours / the paper's, a row per setting and a column per method and loss."""
+    cells = {(c["n"], c["noise"], c["method"], c["loss"]): c for c in found["cells"]}
+    columns = list(dict.fromkeys((method, loss) for _, _, method, loss in cells))
+    settings = sorted({(noise, n) for n, noise, _, _ in cells})
+    rows = []
+    for noise, n in settings:
+        row = [cells.get((n, noise, *column)) for column in columns]
+        rows.append([f"{noise:g}", f"{n:,}", *("" if c is None else _cell(c) for c in row)])
+    heads = [f"{_HEADS[method]} {loss}" for method, loss in columns]
+    result(f"ours / paper: {found['definition']}")
+    result(table(["noise", "N", *heads], rows))
+    result(
+        f"{found['within_10_percent_or_below']} of {found['compared']} cells at most 10 % above "
+        "the paper's"
+    )
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    paper = "" if cell["paper_bytes"] is None else f" / {cell['paper_bytes']:,}"
+    return f"{cell['bytes']:,.0f}{paper}"

@@ -1,0 +1,140 @@
+"""`mdlzip study transformer`: U-curves of the compressor on the user's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mdlzip.cli import options as opt
+from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.progress import make_progress
+from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.values import check_exclusive, parse_duration, parse_list, parse_size
+
+
+@guarded
+def transformer(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Regular files.")],
+    over: Annotated[
+        str,
+        typer.Option("--over", metavar="NAME", help="alpha, coarseness or chunk-size."),
+    ] = "alpha",
+    values: Annotated[
+        str | None,
+        typer.Option(
+            "--values",
+            metavar="LIST",
+            help="Such as 0.5,1,2: multiples of the automatic alpha or step; bytes of a chunk.",
+        ),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,pmmp."),
+    ] = "rl1",
+    crosses: Annotated[
+        str,
+        typer.Option(
+            "--crosses",
+            metavar="LIST",
+            help="Presets to train without regularisation, for comparison.",
+        ),
+    ] = "",
+    output: opt.StudyFolder = Path("study-transformer"),
+    resume: opt.StudyResume = False,
+    force: opt.Force = False,
+    seeds: opt.Seeds = 1,
+    budget: opt.Budget = None,
+    level: opt.Level = None,
+    steps: opt.Steps = None,
+    preset: opt.Preset = None,
+    config: opt.ConfigFile = None,
+    overrides: opt.Overrides = None,
+    chunk_size: opt.ChunkSize = "512",
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Compress FILE many times, varying one setting: loss, model and total bytes; plots.
+
+    The budget or the steps are those of each run. Every run is a line of DIR/runs.jsonl; after a
+    stop, --resume makes those that are missing.
+    """
+    from mdlzip.codec import CompressOptions
+    from mdlzip.studies.plots import available
+    from mdlzip.studies.run_log import RunLog
+    from mdlzip.studies.transformer import Sweep, plot_sweep, run_sweep
+
+    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
+    check_exclusive({"--resume": resume or None, "--force": force or None})
+    sweep = Sweep(
+        over,
+        tuple(parse_list(values, parse_size if over == "chunk-size" else float, "--values")),
+        tuple(parse_list(methods, str, "--method")),
+        tuple(parse_list(crosses, str, "--crosses")),
+        seeds,
+    )
+    options = CompressOptions(
+        budget_s=None if budget is None else parse_duration(budget),
+        level=level,
+        steps=steps,
+        preset=preset,
+        config_file=config,
+        overrides=tuple(overrides or ()),
+        chunk_size=parse_size(chunk_size),
+        device=device,
+        threads=threads,
+    )
+    log = RunLog(output, resume=resume, force=force)
+    if not available():
+        info("no plots: matplotlib is not installed (pip install 'mdlzip[bench]')", quiet=quiet)
+    everything: list[dict[str, Any]] = []
+    for path in files:
+        with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
+            runs = run_sweep(path, sweep, options, log, show)
+        everything += runs
+        if available():
+            plot_sweep(output, runs)
+        if not (as_json or quiet):
+            _show(runs)
+    if as_json:
+        result_json({"schema": 1, "runs": everything})
+    return 0
+
+
+def _show(runs: list[dict[str, Any]]) -> None:
+    """One file's runs; the last column compares with the automatic choice of the first run."""
+    from mdlzip.studies.transformer import best
+
+    base = runs[0]["figures"]["archive_bytes"]
+    rows = []
+    for run in runs:
+        f, key = run["figures"], run["key"]
+        rows.append(
+            (
+                key["method"],
+                key["preset"],
+                f"{key['value']:g}",
+                f"{f['alpha']:.3g}",
+                f"{f['nnz']:,}",
+                f"{f.get('bits_per_nnz', 0):.2f}",
+                f"{f['weight_bytes']:,}",
+                f"{run['ledger']['data']:,}",
+                f"{f['archive_bytes']:,}",
+                f"{f['archive_bytes'] / base - 1:+.1%}",
+                f"{1000 * f['train_seconds'] / f['steps']:.1f}",
+            )
+        )
+    key, least = runs[0]["key"], best(runs)
+    headers = ["method", "preset", key["over"], "alpha", "nnz", "bits/nnz"]
+    headers += ["weights", "data", "total", "gap", "ms/step"]
+    result(f"{key['file']}: {key['bytes']:,} bytes")
+    result(table(headers, rows, "<<>>>>>>>>>"))
+    result(
+        f"least: {least['key']['method']} at {key['over']} {least['key']['value']:g}, "
+        f"{least['figures']['archive_bytes']:,} bytes"
+    )
