@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdlzip.studies.classify import Job, Problem, Result, memory_problem, run_once
-from mdlzip.studies.datasets import Split
-from mdlzip.studies.recipes import Recipe
+from mdlzip.studies.classifiers.datasets import Split
+from mdlzip.studies.classifiers.recipes import Recipe
+from mdlzip.studies.classifiers.run import Job, Problem, Result, memory_problem, run_once
 
 IMAGES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 LABELS = {"train": "train-labels-idx1-ubyte", "test": "t10k-labels-idx1-ubyte"}

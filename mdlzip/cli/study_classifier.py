@@ -18,8 +18,8 @@ from mdlzip.cli.values import check_exclusive, parse_list
 from mdlzip.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdlzip.studies.classify import Problem
-    from mdlzip.studies.recipes import Recipe
+    from mdlzip.studies.classifiers.recipes import Recipe
+    from mdlzip.studies.classifiers.run import Problem
 
 MNIST_NETS = ("lenet-300-100", "lenet-5-caffe")
 
@@ -92,7 +92,7 @@ def mnist(
     """Table 6 and Fig. 8 (a, b): LeNets on MNIST. DIR holds the four idx files, plain or .gz."""
     if net not in MNIST_NETS:
         raise UsageError(f"--net {net}: choose one of {', '.join(MNIST_NETS)}")
-    from mdlzip.studies.datasets import load_mnist
+    from mdlzip.studies.classifiers.datasets import load_mnist
 
     call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
                  as_json, progress, quiet)  # fmt: skip
@@ -118,7 +118,7 @@ def cifar(
     verbose: opt.Verbose = 0,
 ) -> None:
     """Table 1 and Fig. 1b: VGG-16-512 on CIFAR-10. DIR holds the files of the binary version."""
-    from mdlzip.studies.datasets import load_cifar10
+    from mdlzip.studies.classifiers.datasets import load_cifar10
 
     call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
                  as_json, progress, quiet)  # fmt: skip
@@ -150,7 +150,7 @@ def imagenet(
     verbose: opt.Verbose = 0,
 ) -> None:
     """Table 2: ResNet-50 on ImageNet. DIR holds train/CLASS/*.jpeg and val/CLASS/*.jpeg."""
-    from mdlzip.studies.imagenet import folder_problem
+    from mdlzip.studies.classifiers.imagenet import folder_problem
 
     call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
                  as_json, progress, quiet)  # fmt: skip
@@ -169,7 +169,7 @@ def _in_memory(
     net: str, data: Path, read: Callable[[Path], tuple[Any, Any]]
 ) -> Callable[[Recipe, str], Callable[[int], Problem]]:
     """The problems of data that fit in memory, which is read when the recipe is known."""
-    from mdlzip.studies.classify import memory_problem
+    from mdlzip.studies.classifiers.run import memory_problem
 
     def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
         train, test = read(data)
@@ -182,8 +182,8 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     import torch
 
     from mdlzip.codec.decode import pick_device
-    from mdlzip.studies.classifier_sweep import Sweep, run_sweep, write_summary
-    from mdlzip.studies.recipes import RECIPES
+    from mdlzip.studies.classifiers.recipes import RECIPES
+    from mdlzip.studies.classifiers.sweep import Sweep, run_sweep, write_summary
     from mdlzip.studies.run_log import RunLog
 
     recipe = RECIPES[net] if call.epochs is None else RECIPES[net].scaled(call.epochs)

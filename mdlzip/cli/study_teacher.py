@@ -77,7 +77,7 @@ def teacher_student(
     import torch
 
     from mdlzip.studies import plots
-    from mdlzip.studies.teacher_student import Plan, run_study
+    from mdlzip.studies.students.study import Plan, run_study
 
     given = {
         "sizes": _listed(sizes, int, "--n"),

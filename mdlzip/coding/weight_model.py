@@ -6,6 +6,9 @@ go on from one to the next, so that small tensors profit from large ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 import numpy as np
 
 from mdlzip.coding.binary_coder import (
@@ -19,6 +22,9 @@ from mdlzip.coding.binary_coder import (
 from mdlzip.coding.weight_kernel import code_rows
 from mdlzip.coding.weight_plan import BandPlan, band_plans, code_limit
 from mdlzip.coding.weight_tables import COARSE, LEVEL_VALUES, PAD, Band, new_state, tables
+
+Plans: TypeAlias = Callable[[str, tuple[int, ...]], Sequence[BandPlan]]
+"""Name and shape of a tensor -> the bands that it is coded in."""
 
 AVERAGE = 64  # a row or column of average weight on its axis
 BLOCK_CELLS = 1 << 15
@@ -57,8 +63,9 @@ class Axes:
 class _WeightCoder:
     """What encoder and decoder share: state, axes, and the like band of the layer before."""
 
-    def __init__(self) -> None:
+    def __init__(self, plans: Plans = band_plans) -> None:
         self._tables = tables()
+        self._plans = plans
         self._state = new_state()
         self._axes = Axes()
         self._previous: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
@@ -88,7 +95,7 @@ class _WeightCoder:
     def _code(self, name: str, codes: np.ndarray) -> None:
         """Code a whole tensor; `codes`: int8, C-contiguous, one or two dimensions."""
         grid = codes.reshape(-1, codes.shape[-1])
-        for plan in band_plans(name, codes.shape):
+        for plan in self._plans(name, codes.shape):
             part = grid[plan.start : plan.stop]
             padded = np.pad(part, (PAD, 1))
             band = self._band(plan, padded, code_limit(codes.shape))
@@ -109,10 +116,10 @@ class _WeightCoder:
 
 
 class WeightEncoder(_WeightCoder):
-    """Codes tensors into one stream."""
+    """Codes tensors into one stream; `plans` cuts them into bands, the transformer's by default."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, plans: Plans = band_plans) -> None:
+        super().__init__(plans)
         self._coder = new_encoder()
         self._out = np.zeros(1 << 16, dtype=np.uint8)
 
@@ -140,8 +147,8 @@ class WeightEncoder(_WeightCoder):
 class WeightDecoder(_WeightCoder):
     """Gives the tensors back from a stream, which may come from an enemy: any bytes decode."""
 
-    def __init__(self, stream: bytes | memoryview) -> None:
-        super().__init__()
+    def __init__(self, stream: bytes | memoryview, plans: Plans = band_plans) -> None:
+        super().__init__(plans)
         # A copy: the kernel is compiled once, for arrays that may be written.
         self._stream = np.frombuffer(stream, dtype=np.uint8).copy()
         self._coder = new_decoder(self._stream)

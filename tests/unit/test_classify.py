@@ -12,19 +12,19 @@ from torch import nn
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import from_nonzero
-from mdlzip.studies.classifier_pruning import Bounds, prune, within
-from mdlzip.studies.classifier_sweep import PAPER
-from mdlzip.studies.classifier_training import (
+from mdlzip.studies.classifiers.datasets import InMemory, Split
+from mdlzip.studies.classifiers.networks import make_network
+from mdlzip.studies.classifiers.pruning import Bounds, prune, within
+from mdlzip.studies.classifiers.recipes import ALPHAS, METHOD_OPTIONS, RECIPES, Recipe
+from mdlzip.studies.classifiers.run import Job, run_once
+from mdlzip.studies.classifiers.sweep import PAPER
+from mdlzip.studies.classifiers.training import (
     Phase,
     Trainer,
     evaluate,
     fisher_diagonal,
     non_zeros,
 )
-from mdlzip.studies.classify import Job, run_once
-from mdlzip.studies.datasets import InMemory, Split
-from mdlzip.studies.networks import make_network
-from mdlzip.studies.recipes import ALPHAS, METHOD_OPTIONS, RECIPES, Recipe
 from tests.classifier_tools import NET, QUICK, SHORT, blob_problem, run, silent
 
 # --- a run ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mdlzip.errors import UsageError
-from mdlzip.studies.datasets import (
+from mdlzip.studies.classifiers.datasets import (
     CIFAR_RECORD,
     InMemory,
     Split,
@@ -22,7 +22,7 @@ from mdlzip.studies.datasets import (
     read_idx,
     shifted,
 )
-from mdlzip.studies.image_folder import (
+from mdlzip.studies.classifiers.image_folder import (
     FolderSource,
     ImageFolder,
     augmented,
@@ -30,8 +30,8 @@ from mdlzip.studies.image_folder import (
     jittered,
     random_box,
 )
-from mdlzip.studies.imagenet import folder_problem
-from mdlzip.studies.recipes import Recipe
+from mdlzip.studies.classifiers.imagenet import folder_problem
+from mdlzip.studies.classifiers.recipes import Recipe
 from tests.classifier_tools import (
     IMAGES,
     LABELS,

@@ -12,10 +12,8 @@ from torch import nn
 
 from mdlzip.errors import CorruptArchive
 from mdlzip.sparsity.base import NoMethod
-from mdlzip.studies.classifier_pruning import Bounds, prune
-from mdlzip.studies.classifier_training import Phase, Trainer, non_zeros
-from mdlzip.studies.datasets import InMemory
-from mdlzip.studies.label_code import (
+from mdlzip.studies.classifiers.datasets import InMemory
+from mdlzip.studies.classifiers.label_code import (
     best_code,
     choose_step,
     label_bits,
@@ -25,7 +23,9 @@ from mdlzip.studies.label_code import (
     step_of,
     unpack_network,
 )
-from mdlzip.studies.networks import make_network, prunable
+from mdlzip.studies.classifiers.networks import make_network, prunable
+from mdlzip.studies.classifiers.pruning import Bounds, prune
+from mdlzip.studies.classifiers.training import Phase, Trainer, non_zeros
 from tests.classifier_tools import NET, QUICK, blob_problem, blob_split, silent
 
 

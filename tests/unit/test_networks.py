@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mdlzip.errors import UsageError
-from mdlzip.studies.compact import Compaction, can_shrink
-from mdlzip.studies.networks import (
+from mdlzip.studies.classifiers.compact import Compaction, can_shrink
+from mdlzip.studies.classifiers.networks import (
     NETWORKS,
     Bottleneck,
     count_parameters,

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from mdlzip.cli.app import app
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import NoMethod
-from mdlzip.studies.classifier_sweep import Sweep, curves, run_sweep, summary
-from mdlzip.studies.classifier_training import Phase, Trainer, evaluate
-from mdlzip.studies.classify import Problem
-from mdlzip.studies.imagenet import folder_problem
-from mdlzip.studies.networks import count_parameters, make_network
-from mdlzip.studies.recipes import RECIPES
+from mdlzip.studies.classifiers.imagenet import folder_problem
+from mdlzip.studies.classifiers.networks import count_parameters, make_network
+from mdlzip.studies.classifiers.recipes import RECIPES
+from mdlzip.studies.classifiers.run import Problem
+from mdlzip.studies.classifiers.sweep import Sweep, curves, run_sweep, summary
+from mdlzip.studies.classifiers.training import Phase, Trainer, evaluate
 from mdlzip.studies.run_log import RunLog
 from tests.classifier_tools import (
     NET,

@@ -17,14 +17,8 @@ from mdlzip.errors import UsageError
 from mdlzip.sparsity.tamade import find_threshold
 from mdlzip.studies import plots
 from mdlzip.studies.code_length import float32_spacing, gaussian_bits
-from mdlzip.studies.student_training import (
-    Setting,
-    cut_students,
-    description_bytes,
-    load_batch,
-    train_students,
-)
-from mdlzip.studies.students import (
+from mdlzip.studies.students.figures import description_length
+from mdlzip.studies.students.networks import (
     STUDENT_WIDTHS,
     TEACHER_RMS,
     TEACHER_WIDTHS,
@@ -34,8 +28,7 @@ from mdlzip.studies.students import (
     draw_samples,
     gaussian_loss,
 )
-from mdlzip.studies.teacher_plots import description_length
-from mdlzip.studies.teacher_student import (
+from mdlzip.studies.students.study import (
     LOSSES,
     METHODS,
     PAPER,
@@ -45,6 +38,13 @@ from mdlzip.studies.teacher_student import (
     alpha_grid,
     best_cell,
     make_table,
+)
+from mdlzip.studies.students.training import (
+    Setting,
+    cut_students,
+    description_bytes,
+    load_batch,
+    train_students,
 )
 
 HIGH = Setting(30, 0.08, "gauss")

@@ -12,7 +12,7 @@ weight, no indices (the paper's unpruned cells imply 751 x 4 = 3,004 and nothing
 two sigmas. Data: the N training and N test targets by eq. 14 to 16, -log2(A p(y)), each set under
 the sigma that suits it best, no cell below 0 bits. "uniform", the one that is compared: A is the
 float32 spacing at the largest of the 2N targets, for all of them (appendix A.2 names uniform
-spacing as an option, and the size of the paper's cells fits it, see `students.TEACHER_RMS`).
+spacing as an option, and the size of the paper's cells fits it, see `networks.TEACHER_RMS`).
 "float32", beside it: A_i is the float32 spacing at y_i. Verbatim: 4 a target.
 
 **Cell of the table**: the median over seeds at the alpha whose median is least.
@@ -33,14 +33,14 @@ import numpy as np
 from mdlzip.errors import UsageError
 from mdlzip.studies import plots
 from mdlzip.studies.run_log import Key, RunLog
-from mdlzip.studies.student_training import (
+from mdlzip.studies.students.figures import draw_figures
+from mdlzip.studies.students.training import (
     FINE_TUNING,
     FULL_BATCH,
     OnProgress,
     Setting,
     train_students,
 )
-from mdlzip.studies.teacher_plots import draw_figures
 
 SIZES = (30, 300, 2000)
 NOISES = (1e-5, 0.08)

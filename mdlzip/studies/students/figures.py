@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mdlzip.studies.plots import Axes, Curve, adaptive_bins, draw
-from mdlzip.studies.student_training import BYTES_OF_SIGMAS
+from mdlzip.studies.students.training import BYTES_OF_SIGMAS
 
 LABELS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
 FIGURE_1A = (300, 0.08, "gauss")

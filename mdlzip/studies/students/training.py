@@ -23,7 +23,13 @@ from mdlzip.sparsity.methods import make_method
 from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.studies.code_length import best_sigma, float32_spacing, regression_bits
-from mdlzip.studies.students import TEACHER_RMS, Students, Teacher, draw_samples, gaussian_loss
+from mdlzip.studies.students.networks import (
+    TEACHER_RMS,
+    Students,
+    Teacher,
+    draw_samples,
+    gaussian_loss,
+)
 
 OnProgress = Callable[[str, float, float, str], None]
 

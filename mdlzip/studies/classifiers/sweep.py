@@ -11,10 +11,10 @@ from typing import Any
 
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import check_alpha
-from mdlzip.studies.classifier_training import Diverged, Progress
-from mdlzip.studies.classify import Job, Problem, Result, method_for, run_once
+from mdlzip.studies.classifiers.recipes import ALPHAS, Recipe
+from mdlzip.studies.classifiers.run import Job, Problem, Result, method_for, run_once
+from mdlzip.studies.classifiers.training import Diverged, Progress
 from mdlzip.studies.plots import Axes, Curve, adaptive_bins, available, draw
-from mdlzip.studies.recipes import ALPHAS, Recipe
 from mdlzip.studies.run_log import RunLog
 
 SCHEMA = 1

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from mdlzip.sparsity.masks import Masks
 from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.tamade import find_threshold, rms_scales
-from mdlzip.studies.classifier_training import evaluate, fisher_diagonal
-from mdlzip.studies.datasets import Source
-from mdlzip.studies.networks import prunable
-from mdlzip.studies.recipes import Recipe
+from mdlzip.studies.classifiers.datasets import Source
+from mdlzip.studies.classifiers.networks import prunable
+from mdlzip.studies.classifiers.recipes import Recipe
+from mdlzip.studies.classifiers.training import evaluate, fisher_diagonal
 
 SAMPLES = 4  # of random gradient pruning, each of ROWS real images and as many of noise
 ROWS, ROWS_LARGE = 64, 16  # the latter for images of more than LARGE numbers

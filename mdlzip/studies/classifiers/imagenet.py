@@ -7,9 +7,14 @@ from pathlib import Path
 import torch
 
 from mdlzip.errors import UsageError
-from mdlzip.studies.classify import Problem
-from mdlzip.studies.image_folder import FolderSource, ImageFolder, check_size, class_names
-from mdlzip.studies.recipes import Recipe
+from mdlzip.studies.classifiers.image_folder import (
+    FolderSource,
+    ImageFolder,
+    check_size,
+    class_names,
+)
+from mdlzip.studies.classifiers.recipes import Recipe
+from mdlzip.studies.classifiers.run import Problem
 
 
 def folder_problem(

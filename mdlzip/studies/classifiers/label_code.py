@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.coding.weight_model import BLOCK_CELLS, WeightDecoder, WeightEncoder, _WeightCoder
+from mdlzip.coding.weight_model import Plans, WeightDecoder, WeightEncoder
 from mdlzip.coding.weight_plan import BandPlan, code_limit
-from mdlzip.coding.weight_tables import PAD
 from mdlzip.errors import CorruptArchive
-from mdlzip.studies.classifier_training import EVALUATION_BATCH
-from mdlzip.studies.datasets import Source
+from mdlzip.studies.classifiers.datasets import Source
+from mdlzip.studies.classifiers.training import EVALUATION_BATCH
 
 SHARES = (0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5)
 """Steps that are tried, as shares of the root mean square of a tensor's non-zero weights."""
@@ -99,29 +98,10 @@ def layout(model: nn.Module) -> list[Stored]:
     return stored[::-1]
 
 
-class _Planned(_WeightCoder):
-    """The weight coder with plans from `layout` in place of those of a transformer's names."""
-
-    plans: dict[str, BandPlan]
-
-    def _code(self, name: str, codes: np.ndarray) -> None:
-        plan = self.plans[name]
-        grid = codes.reshape(-1, codes.shape[-1])
-        padded = np.pad(grid, (PAD, 1))
-        band = self._band(plan, padded, code_limit(codes.shape))
-        step = max(BLOCK_CELLS // grid.shape[1], 1)
-        for start in range(0, grid.shape[0], step):
-            self._rows(band, start, min(start + step, grid.shape[0]))
-        grid[:] = padded[PAD:-1, PAD:-1]
-        self._learn(plan, padded)
-
-
-class _Encoder(_Planned, WeightEncoder):
-    """`WeightEncoder` with own plans."""
-
-
-class _Decoder(_Planned, WeightDecoder):
-    """`WeightDecoder` with own plans."""
+def _plans_of(model: nn.Module) -> Plans:
+    """The plans of `layout` by name; every tensor is one band."""
+    plans = {stored.name: (stored.plan,) for stored in layout(model)}
+    return lambda name, shape: plans[name]
 
 
 # --- rounding -------------------------------------------------------------------------------------
@@ -166,8 +146,7 @@ def pack_network(model: nn.Module, share: float) -> bytes:
         head += bytes([len(stored.shape)]) + b"".join(put_varint(n) for n in stored.shape)
         head += exponent.to_bytes(1, signed=True)
         tensors.append((stored.name, codes))
-    encoder = _Encoder()
-    encoder.plans = {stored.name: stored.plan for stored in plans}
+    encoder = WeightEncoder(_plans_of(model))
     for name, codes in tensors:
         encoder.encode(name, codes)
     stream = encoder.finish()
@@ -198,8 +177,8 @@ def unpack_network(blob: bytes, model: nn.Module) -> dict[str, Tensor]:
         if shape != stored.shape:
             raise cursor.fail(f"shape of {stored.name}", f"is {shape}, not {stored.shape}")
         exponents[stored.name] = int.from_bytes(cursor.take(1, "step"), signed=True)
-    decoder = _Decoder(cursor.take(cursor.varint("length of the stream"), "coded weights"))
-    decoder.plans = {stored.name: stored.plan for stored in plans}
+    stream = cursor.take(cursor.varint("length of the stream"), "coded weights")
+    decoder = WeightDecoder(stream, _plans_of(model))
     out: dict[str, Tensor] = {}
     params = dict(model.named_parameters())
     for stored in plans:

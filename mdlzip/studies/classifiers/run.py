@@ -12,8 +12,12 @@ from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import Method, check_alpha
 from mdlzip.sparsity.masks import Masks, apply_masks_, from_nonzero
 from mdlzip.sparsity.methods import make_method
-from mdlzip.studies.classifier_pruning import Bounds, prune
-from mdlzip.studies.classifier_training import (
+from mdlzip.studies.classifiers.datasets import InMemory, Source, Split, hold_out
+from mdlzip.studies.classifiers.label_code import best_code, label_bits
+from mdlzip.studies.classifiers.networks import count_parameters, make_network
+from mdlzip.studies.classifiers.pruning import Bounds, prune
+from mdlzip.studies.classifiers.recipes import METHOD_OPTIONS, Recipe
+from mdlzip.studies.classifiers.training import (
     Phase,
     Progress,
     Trainer,
@@ -21,10 +25,6 @@ from mdlzip.studies.classifier_training import (
     non_zeros,
     snapshot,
 )
-from mdlzip.studies.datasets import InMemory, Source, Split, hold_out
-from mdlzip.studies.label_code import best_code, label_bits
-from mdlzip.studies.networks import count_parameters, make_network
-from mdlzip.studies.recipes import METHOD_OPTIONS, Recipe
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.tamade import MODES
-from mdlzip.studies.datasets import AUGMENTS
+from mdlzip.studies.classifiers.datasets import AUGMENTS
 
 CRITERIA = ("magnitude", "rms", "fisher")
 OPTIMISERS = ("adam", "sgd")

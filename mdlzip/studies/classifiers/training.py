@@ -1,4 +1,4 @@
-"""Training and pruning steps of a classifier; `classify` puts them in order."""
+"""Training and pruning steps of a classifier; `run` puts them in order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mdlzip.sparsity.base import Method
 from mdlzip.sparsity.convergence import has_converged
 from mdlzip.sparsity.masks import MaskHold, Masks
 from mdlzip.sparsity.schedule import AlphaSchedule
-from mdlzip.studies.compact import Compaction, can_shrink
-from mdlzip.studies.datasets import Source
-from mdlzip.studies.networks import prunable
-from mdlzip.studies.recipes import Recipe
+from mdlzip.studies.classifiers.compact import Compaction, can_shrink
+from mdlzip.studies.classifiers.datasets import Source
+from mdlzip.studies.classifiers.networks import prunable
+from mdlzip.studies.classifiers.recipes import Recipe
 
 Progress = Callable[[str, float, float, str], None]
 MOMENTUM = 0.9
