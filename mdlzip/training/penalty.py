@@ -26,9 +26,9 @@ class _InMuonUnits(NamedTuple):
 _MUON = {
     "drr": _InMuonUnits(0.3, {}),
     "drr-o": _InMuonUnits(0.3, {}),
-    "pmmp": _InMuonUnits(0.05, {"u": 1.0}),
-    "fpp": _InMuonUnits(0.05, {"u": 1.0}),
-    "admm": _InMuonUnits(0.03, {"rho": 1.0}),
+    "pmmp": _InMuonUnits(0.02, {"u": 1.0}),
+    "fpp": _InMuonUnits(0.02, {"u": 1.0}),
+    "admm": _InMuonUnits(0.01, {"rho": 1.0}),
 }
 _RL1 = _InMuonUnits(1.0, {})
 
@@ -61,7 +61,7 @@ def price_weights(
     """Fill in an alpha of 0 from the number of weights for each byte of the file.
 
     The factor is fitted to 10 MB and 1 MB of prose, the root to logs and tables as well, the shares
-    of the other methods to 1 MB each of prose and a table (docs/experiments.md). For AdamW, whose
+    of the other methods to 1 MB of prose (docs/experiments.md). For AdamW, whose
     alpha has the units of the loss, 0 stays 0.
     """
     alpha = config.alpha
