@@ -25,16 +25,15 @@ from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.sparsity.base import NoMethod
-from mdlzip.sparsity.masks import MaskHold, Masks, apply_masks_, density, from_nonzero
-from mdlzip.sparsity.random_gradient import random_gradient_prune
+from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
-from mdlzip.sparsity.tamade import find_threshold
 from mdlzip.training import checkpoint, figures
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.penalty import make_penalty, price_weights
 from mdlzip.training.planner import Plan, symbols_per_step
+from mdlzip.training.pruning import prune
 from mdlzip.training.qat import (
     QatRounding,
     calibrate,
@@ -250,45 +249,21 @@ class Trainer:
         return out
 
     def _prune(self) -> None:
-        """The method's mask, TAMADE, random gradient pruning; the mask is fixed from here on."""
+        """Prune, unless there is no method to prune by; the mask is fixed from here on."""
         prunable = {n: self.params[n] for n in self.method.names}
         if not isinstance(self.method, NoMethod):
-            self._cut(prunable)
+            prune(
+                self.model,
+                self.method,
+                self.batches,
+                self._sample(),
+                self.config.tolerance,
+                self.progress.step,
+            )
             self.masks = {**self.masks, **from_nonzero(prunable)}
         self.progress.pruned = True
         self._hold()
         self.metrics.write("prune", step=self.progress.step, density=density(prunable))
-
-    def _cut(self, prunable: dict[str, torch.nn.Parameter]) -> None:
-        """Zero the weights that the method, the threshold or their lack of influence condemn."""
-        apply_masks_(prunable, self.method.final_masks())
-        sample = self._sample()
-        find_threshold(
-            prunable,
-            lambda: figures.float_nats(self.model, self.batches, sample),
-            self.config.tolerance,
-            steps=8,
-            high=2.0,
-            scale="rms",
-        )
-        generator = torch.Generator().manual_seed(self.progress.step)
-
-        def forward() -> Tensor:
-            n = max(2, 1024 // self.batches.chunk_size)
-            symbols = self.model.get_buffer("symbols").cpu()
-            shape = (n, self.batches.chunk_size)
-            z = symbols[torch.randint(0, len(symbols), shape, generator=generator)]
-            return self.model(z.to(self.device))
-
-        keep = [n for n in self.params if n not in prunable]
-        # Absent symbols have dead rows already; the head's output is the function itself.
-        random_gradient_prune(
-            self.model,
-            forward,
-            samples=4,
-            exclude=["embedding", "head", *keep],
-            generator=generator,
-        )
 
     def _start_quantising(self) -> None:
         sample = [x for x, _ in self._sample(16)]
