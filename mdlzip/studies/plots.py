@@ -107,7 +107,10 @@ def draw(base: Path, axes: Axes, curves: Sequence[Curve]) -> list[Path]:
     plot.set_yscale("log" if axes.y_log else "linear")
     for label, level in axes.levels_y.items():
         plot.axhline(level, color="0.4", linestyle="--", linewidth=1)
-        plot.annotate(label, (0.99, level), xycoords=("axes fraction", "data"), ha="right")
+        plot.annotate(
+            label, (0.99, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            xytext=(0, 2), textcoords="offset points",
+        )  # fmt: skip
     if axes.isolines is not None and any(len(c.x) for c in curves):
         _isolines(plot, axes)
     if any(len(c.x) for c in curves):
