@@ -37,9 +37,10 @@ class Recipe:
 
     Choice and end: the round that reaches `rate` is taken, unless it had to be given up; if none
     does, the sparsest whose validation accuracy is at most `drop` points below the reference.
-    final_epochs, final_lr: fine-tuning of that network without penalty, as a cosine; average:
-    share of its steps, from the end, whose weights are averaged (0: none; kept only if that does
-    not raise validation loss).
+    final_epochs, final_lr: fine-tuning of that network, as a cosine; final_alpha: share of alpha
+    that goes on in it (0: relaxed, as in the paper; without any the few weights that are left may
+    learn the training images by heart); average: share of its steps, from the end, whose weights
+    are averaged (0: none; kept only if that does not raise validation loss).
 
     held_out: validation images, taken from the training data; code: count the bytes of labels and
     network as well (`label_code`).
@@ -72,6 +73,7 @@ class Recipe:
     drop: float = 0.15
     final_epochs: int = 80
     final_lr: float = 1e-3
+    final_alpha: float = 0.0
     average: float = 0.25
     held_out: int = 5_000
     code: bool = True
@@ -94,7 +96,8 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be above 0")
         for name in ("epochs", "rounds", "round_epochs", "final_epochs", "lr_warmup", "rho",
-                     "round_alpha", "tolerance", "drop", "give_up", "window"):  # fmt: skip
+                     "round_alpha", "final_alpha", "tolerance", "drop", "give_up",
+                     "window"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         for name in ("alpha_ramp", "label_smoothing", "least", "most", "average"):
@@ -146,7 +149,7 @@ def _parsed(text: str, kind: type) -> object:
 
 
 RECIPES: dict[str, Recipe] = {
-    "lenet-300-100": Recipe(rate=95.0),
+    "lenet-300-100": Recipe(rate=95.0, final_alpha=0.5),
     "lenet-5-caffe": Recipe(
         epochs=24, window=6, rounds=32, round_epochs=4, final_epochs=40, probe=5_000, rate=350.0
     ),

@@ -131,17 +131,13 @@ class Run:
 
     def result(self) -> Result:
         """Train, prune, fine-tune, evaluate and code; raises Diverged."""
-        recipe = self.recipe
         self.trainer.fit(self._first_phase())
         points: list[Point] = []
         masks: Masks | None = None
         if self.job.method != "none":
             self._apply_method()
             points, masks = self._rounds()
-        self.trainer.fit(
-            Phase("fine-tune", recipe.final_epochs, recipe.final_lr, average=recipe.average),
-            masks,
-        )
+        self.trainer.fit(self._last_phase(), masks)
         final = self._point()
         result = Result(self.model, final, points)
         result.figures = {**self._training_figures(points), **self._code_figures()}
@@ -217,10 +213,22 @@ class Run:
         )
 
     def _round_phase(self) -> Phase:
-        # A method with variables of its own has had its say: they do not know the masks.
-        goes_on = self.penalised and not self.method.state_dict()
-        alpha = self.job.alpha * self.recipe.round_alpha if goes_on else 0.0
-        return Phase("rounds", self.recipe.round_epochs, self.recipe.round_lr, alpha=alpha)
+        recipe = self.recipe
+        alpha = self._rest_of_alpha(recipe.round_alpha)
+        return Phase("rounds", recipe.round_epochs, recipe.round_lr, alpha=alpha)
+
+    def _last_phase(self) -> Phase:
+        recipe = self.recipe
+        alpha = self._rest_of_alpha(recipe.final_alpha)
+        return Phase(
+            "fine-tune", recipe.final_epochs, recipe.final_lr, alpha=alpha, average=recipe.average
+        )
+
+    def _rest_of_alpha(self, share: float) -> float:
+        """Strength after pruning. Methods with variables of their own, which do not know the masks,
+        have had their say then.
+        """
+        return self.job.alpha * share if self.penalised and not self.method.state_dict() else 0.0
 
     def _training_figures(self, points: list[Point]) -> dict[str, Any]:
         epochs, seconds = self.trainer.epochs, self.trainer.seconds
