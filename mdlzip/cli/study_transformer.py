@@ -67,7 +67,7 @@ def transformer(
     from mdlzip.codec import CompressOptions
     from mdlzip.studies.plots import available
     from mdlzip.studies.run_log import RunLog
-    from mdlzip.studies.transformer import Sweep, plot_sweep, run_sweep
+    from mdlzip.studies.transformer import Sweep, check_sweep, plot_sweep, run_sweep
 
     check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
     check_exclusive({"--resume": resume or None, "--force": force or None})
@@ -89,6 +89,7 @@ def transformer(
         device=device,
         threads=threads,
     )
+    check_sweep(files, sweep, options)
     log = RunLog(output, resume=resume, force=force)
     if not available():
         info("no plots: matplotlib is not installed (pip install 'mdlzip[bench]')", quiet=quiet)
@@ -107,7 +108,7 @@ def transformer(
 
 
 def _show(runs: list[dict[str, Any]]) -> None:
-    """One file's runs; the last column compares with the automatic choice of the first run."""
+    """One file's runs; `gap` compares with the automatic choice of the first run."""
     from mdlzip.studies.transformer import best
 
     base = runs[0]["figures"]["archive_bytes"]

@@ -76,6 +76,15 @@ class _Run:
     options: codec.CompressOptions
 
 
+def check_sweep(paths: Sequence[Path], sweep: Sweep, options: codec.CompressOptions) -> None:
+    """Raise UsageError for a missing file or bad settings, before hours go by or a log is begun."""
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"{path} is not a regular file")
+    for preset in (options.preset or "nano", *sweep.crosses):
+        load_preset(preset, options.config_file, options.overrides)
+
+
 def run_sweep(
     path: Path,
     sweep: Sweep,
@@ -88,12 +97,7 @@ def run_sweep(
     options: as for compress; method, alpha and the like are the sweep's. Each run has "key" and
     the figures of `report.figures`, with units in their names, "seconds" and "ledger".
     """
-    if not path.is_file():
-        raise UsageError(f"{path} is not a regular file")
-    if options.preset is not None:
-        load_preset(options.preset, options.config_file, options.overrides)
-    for cross in sweep.crosses:
-        load_preset(cross, options.config_file, options.overrides)
+    check_sweep([path], sweep, options)
     options = replace(options, fallback=False)
     total = sweep.seeds * (len(sweep.methods) * len(sweep.points) + len(sweep.crosses))
     runs = []

@@ -100,9 +100,18 @@ def test_bad_input_in_one_line(
     assert len(lines) == 1 and words in lines[0], lines
 
 
-def test_a_missing_file(cli: RunCli) -> None:
-    done = cli("study", "transformer", "nowhere")
-    assert done.returncode == 2 and b"nowhere is not a regular file" in done.stderr
+@pytest.mark.parametrize("wrong", [("nowhere",), ("--preset", "x"), ("--set", "train.x=1")])
+def test_nothing_is_begun_or_lost_on_a_mistake(
+    cli: RunCli, text: Path, tmp_path: Path, wrong: tuple[str, ...]
+) -> None:
+    done = cli("study", "transformer", "text", *wrong, "-o", "out")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    log = tmp_path / "out" / "runs.jsonl"
+    log.write_text('{"key": {"a": 1}}\n')
+    assert cli("study", "transformer", "text", *wrong, "-o", "out", "--force").returncode == 2
+    assert log.read_text() == '{"key": {"a": 1}}\n'
 
 
 def test_the_automatic_choice_comes_first() -> None:
