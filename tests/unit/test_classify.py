@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
 from mdlzip.errors import UsageError
-from mdlzip.sparsity.base import NoMethod
+from mdlzip.sparsity.base import Method, NoMethod
 from mdlzip.sparsity.masks import from_nonzero
+from mdlzip.sparsity.rl1 import RelaxedL1
 from mdlzip.studies.classifiers.datasets import InMemory, Split
 from mdlzip.studies.classifiers.networks import make_network
 from mdlzip.studies.classifiers.pruning import Bounds, prune, within
 from mdlzip.studies.classifiers.recipes import ALPHAS, METHOD_OPTIONS, RECIPES, Recipe
-from mdlzip.studies.classifiers.run import Job, run_once
+from mdlzip.studies.classifiers.run import Job, Run, run_once
 from mdlzip.studies.classifiers.sweep import PAPER
 from mdlzip.studies.classifiers.training import (
     Phase,
@@ -62,6 +64,24 @@ def test_gives_up_below_the_reference() -> None:
     job = Job("rl1", 1e-4, 0, reference=1.5)  # out of reach
     result = run_once(blob_problem(), recipe, job, silent)
     assert len(result.rounds) == 2 and result.final.nnz == result.rounds[1].nnz
+
+
+def test_pruned_weights_can_come_back() -> None:
+    alive: list[torch.Tensor] = []
+
+    def record(phase: str, done: float, total: float, note: str) -> None:
+        if phase == "prune":
+            alive.append(torch.cat([p.detach().flatten() != 0 for p in going.model.parameters()]))
+
+    recipe = replace(SHORT, rounds=3, regrow_epochs=2, give_up=100.0)
+    going = Run(blob_problem(), recipe, Job("rl1", 1e-4, 0), record)
+    result = going.result()
+    counts = [point.nnz for point in result.rounds[1:]]
+    assert len(counts) == 3 and result.figures["epochs"]["regrow"] == 4
+    for before, after in pairwise(counts):
+        assert after <= before * (1 - recipe.least)
+    assert bool((alive[1] & ~alive[0]).any()), "no weight grew back"
+    assert bool((~alive[0]).any()) and bool((alive[0] & ~alive[1]).any())
 
 
 def test_same_seed_same_run() -> None:
@@ -174,6 +194,30 @@ def test_within_takes_the_highest_scores() -> None:
     assert within(masks, worth, Bounds(5, 5))["a"].tolist() == [False, True, True]  # 0 stays out
 
 
+@pytest.mark.parametrize(("method", "drops"), [(RelaxedL1(), True), (NoMethod(), False)])
+def test_input_dropout_spares_the_unregularised_network(method: Method, drops: bool) -> None:
+    data, recipe = blob_problem(), replace(QUICK, input_dropout=0.25)
+    seen: list[torch.Tensor] = []
+
+    class Watch(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            out: torch.Tensor = super().forward(x)
+            return out
+
+    ones = InMemory(Split(torch.ones(400, 1, 28, 28), torch.zeros(400, dtype=torch.int64)))
+    model = Watch(nn.Flatten(), nn.Linear(784, 10))
+    Trainer(model, ones, data.valid, recipe, method, 0, silent).fit(Phase("train", 1, 1e-3))
+    values = torch.cat(seen).flatten()
+    if not drops:
+        assert bool((values == 1).all())
+        return
+    assert values.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float((values == 0).float().mean()) == pytest.approx(0.25, abs=0.005)
+    evaluate(model, ones)
+    assert bool((seen[-1] == 1).all()), "evaluation drops nothing"
+
+
 def test_fisher_of_a_linear_model_is_exact_enough() -> None:
     """For softmax(W x) the diagonal is E[p (1 - p) x^2] (true labels do not enter)."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -190,6 +234,7 @@ def test_recipes_are_checked() -> None:
     for bad in (
         {"optimiser": "muon"}, {"window": 5}, {"least": 0.5, "most": 0.1}, {"batch": 0},
         {"rate": 0.0}, {"alpha_ramp": 1.5}, {"tolerance": -1.0}, {"criterion": "luck"},
+        {"input_dropout": 1.0}, {"regrow_epochs": -1},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             replace(QUICK, **bad)
@@ -199,6 +244,6 @@ def test_recipes_are_checked() -> None:
         with pytest.raises(UsageError):
             QUICK.laid_over(pair)
     short = RECIPES["lenet-300-100"].scaled(6)
-    assert (short.epochs, short.rounds, short.final_epochs) == (6, 2, 8)
+    assert (short.epochs, short.rounds, short.final_epochs) == (6, 4, 8)
     for net in RECIPES:
         assert set(METHOD_OPTIONS[net]) <= set(ALPHAS[net]) and PAPER[net].ours

@@ -27,6 +27,8 @@ class Recipe:
 
     Pruning rounds: rounds: most; round_epochs: under the mask after each; round_lr: peak rate,
     falls as a cosine in each round; round_alpha: share of alpha that goes on in the rounds;
+    regrow_epochs: before each round but the first, at round_lr and without a mask, so that a weight
+    that was pruned too early can come back before as many are pruned again, and a few more;
     mode, tolerance: of TAMADE, relative with "loss", a share of the examples with "accuracy";
     judge: "train" or "validation", probe: most images of it that TAMADE looks at; criterion:
     TAMADE thresholds "magnitude", "rms" (in units of the tensor's rms) or "fisher"
@@ -56,9 +58,11 @@ class Recipe:
     alpha_ramp: float = 0.3
     label_smoothing: float = 0.0
     rho: float = 0.0
+    input_dropout: float = 0.0
     augment: str = "none"
     rounds: int = 24
     round_epochs: int = 6
+    regrow_epochs: int = 0
     round_lr: float = 1e-3
     round_alpha: float = 1.0
     mode: str = "loss"
@@ -95,12 +99,14 @@ class Recipe:
         for name in ("lr", "round_lr", "final_lr", "rate"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be above 0")
-        for name in ("epochs", "rounds", "round_epochs", "final_epochs", "lr_warmup", "rho",
-                     "round_alpha", "final_alpha", "tolerance", "drop", "give_up",
-                     "window"):  # fmt: skip
+        for name in ("epochs", "rounds", "round_epochs", "regrow_epochs", "final_epochs",
+                     "lr_warmup", "rho", "round_alpha", "final_alpha", "tolerance", "drop",
+                     "give_up", "window"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
-        for name in ("alpha_ramp", "label_smoothing", "least", "most", "average"):
+        for name in (
+            "alpha_ramp", "label_smoothing", "input_dropout", "least", "most", "average",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)} is outside 0..1")
         if self.window and (self.window < 4 or self.window % 2):
@@ -122,6 +128,7 @@ class Recipe:
             epochs=epochs,
             rounds=part(self.rounds),
             round_epochs=part(self.round_epochs),
+            regrow_epochs=part(self.regrow_epochs),
             final_epochs=part(self.final_epochs),
             lr_warmup=self.lr_warmup * share,
         )
@@ -149,7 +156,10 @@ def _parsed(text: str, kind: type) -> object:
 
 
 RECIPES: dict[str, Recipe] = {
-    "lenet-300-100": Recipe(rate=95.0, final_alpha=0.5),
+    "lenet-300-100": Recipe(
+        input_dropout=0.2, rounds=40, round_epochs=4, regrow_epochs=4, least=0.05, most=0.08,
+        rate=95.0, final_alpha=1.0,
+    ),
     "lenet-5-caffe": Recipe(
         epochs=24, window=6, rounds=32, round_epochs=4, final_epochs=40, probe=5_000, rate=350.0
     ),

@@ -182,7 +182,10 @@ class Run:
         reference = points[0].valid_accuracy if reference is None else reference
         chosen: dict[str, Tensor] | None = None
         for i in range(recipe.rounds):
-            masks = self._prune(first=i == 0, aim=aim)
+            before = self._nnz()
+            if i:
+                self.trainer.fit(self._regrow_phase())
+            masks = self._prune(first=i == 0, before=before, aim=aim)
             self.trainer.fit(self._round_phase(), masks)
             point = self._point()
             points.append(point)
@@ -198,8 +201,9 @@ class Run:
             self.model.load_state_dict(chosen)
         return points, from_nonzero(dict(self.model.named_parameters()))
 
-    def _prune(self, *, first: bool, aim: float) -> Masks:
-        recipe, before = self.recipe, self._nnz()
+    def _prune(self, *, first: bool, before: int, aim: float) -> Masks:
+        """before: non-zeros that the last round left, the measure of what this one removes."""
+        recipe = self.recipe
         most = before if first else int(before * (1 - recipe.least))
         least = int(aim) if first else max(int(aim), int(before * (1 - recipe.most)))
         bounds = Bounds(min(least, before), max(min(most, before), min(least, before)))
@@ -216,6 +220,11 @@ class Run:
         recipe = self.recipe
         alpha = self._rest_of_alpha(recipe.round_alpha)
         return Phase("rounds", recipe.round_epochs, recipe.round_lr, alpha=alpha)
+
+    def _regrow_phase(self) -> Phase:
+        recipe = self.recipe
+        alpha = self._rest_of_alpha(recipe.round_alpha)
+        return Phase("regrow", recipe.regrow_epochs, recipe.round_lr, cosine=False, alpha=alpha)
 
     def _last_phase(self) -> Phase:
         recipe = self.recipe

@@ -203,7 +203,7 @@ class Trainer:
             rate, alpha = phase.rate(at), schedule(at / phase.epochs)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            logits = model(images.to(self.device, non_blocking=True))
+            logits = model(self._dropped(images).to(self.device, non_blocking=True))
             target = labels.to(self.device, non_blocking=True)
             loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad(set_to_none=True)
@@ -216,6 +216,14 @@ class Trainer:
                 average.add()
             total += loss.detach() * len(labels)
         return float(total) / self.train.n
+
+    def _dropped(self, images: Tensor) -> Tensor:
+        """The images with the recipe's share of their numbers zeroed; the unregularised as is."""
+        share = self.recipe.input_dropout
+        if not share or self.method.name == "none":
+            return images
+        keep = torch.rand(images.shape, generator=self.generator) >= share
+        return images * keep.to(images.device) / (1 - share)
 
     @torch.no_grad()
     def _penalise(self, weights: list[Tensor], alpha: float) -> None:
