@@ -62,7 +62,13 @@ def teacher_student(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", "-T", min=1, metavar="N", help="CPU threads. [default: all]"),
+        typer.Option(
+            "--threads",
+            "-T",
+            min=1,
+            metavar="N",
+            help="Runs at a time, one CPU thread each. [default: all cores]",
+        ),
     ] = None,
     as_json: opt.Json = False,
     progress: opt.ProgressMode = "auto",
@@ -88,10 +94,11 @@ def teacher_student(
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    workers = threads or torch.get_num_threads()
     with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
-        found = run_study(plan, output, resume=resume, force=force, on_progress=show)
+        found = run_study(
+            plan, output, resume=resume, force=force, workers=workers, on_progress=show
+        )
     if as_json:
         result_json(found.table)
     elif not quiet:

@@ -24,6 +24,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from mdlzip.studies.students.training import (
     Setting,
     train_students,
 )
+from mdlzip.studies.workers import Report, run_jobs
 
 SIZES = (30, 300, 2000)
 NOISES = (1e-5, 0.08)
@@ -165,20 +167,30 @@ def run_study(
     *,
     resume: bool = False,
     force: bool = False,
+    workers: int = 1,
     on_progress: OnProgress = lambda *_: None,
 ) -> StudyResult:
     """Run what `folder`/runs.jsonl lacks, then write table5.json and the figures there.
 
-    resume, force: as `RunLog`. on_progress: phase "students", in units of estimated cost.
+    resume, force: as `RunLog`. workers: runs at a time, each on one thread. on_progress: phase
+    "students", in units of estimated cost.
     """
     log = RunLog(folder, resume=resume, force=force)
     runs = list(plan.runs())
-    costs = [_cost(plan.key(*run)) for run in runs]
-    for i, (setting, method) in enumerate(runs):
-        key = plan.key(setting, method)
-        if log.find(key) is None:
-            show = _Share(on_progress, sum(costs[:i]), costs[i], sum(costs), _describe(key))
-            _run(log, key, show)
+    keys = [plan.key(*run) for run in runs]
+    total = sum(_cost(key) for key in keys)
+    # the long ones first, so that the workers end together
+    missing = sorted((key for key in keys if log.find(key) is None), key=_cost, reverse=True)
+    made = total - sum(_cost(key) for key in missing)
+
+    def show(shares: Sequence[float]) -> None:
+        done = made + sum(_cost(key) * s for key, s in zip(missing, shares, strict=True))
+        going = [key for key, s in zip(missing, shares, strict=True) if 0 < s < 1]
+        on_progress("students", done, total, _describe(going[-1]) if going else "")
+
+    with closing(run_jobs(_train, missing, workers, show)) as finished:
+        for key, record in finished:
+            log.add(key, record)
     records = [log.find(plan.key(*run)) for run in runs]
     done = [record for record in records if record is not None]
     table = make_table(done)
@@ -187,14 +199,20 @@ def run_study(
     return StudyResult(table, draw_figures(folder, done) if plots.available() else [])
 
 
-def _run(log: RunLog, key: Key, on_progress: OnProgress) -> None:
-    """Train the students of `key` and log their results."""
+def _train(key: Key, report: Report) -> dict[str, Any]:
+    """Train the students of `key`: what is logged."""
     setting = Setting(key["n"], key["noise"], key["loss"])
     started = time.monotonic()
+    before = 1 / (1 + FINE_TUNING)
+
+    def show(phase: str, done: float, total: float, note: str) -> None:
+        part = done / total
+        report(before + (1 - before) * part if phase == "fine-tune" else before * part)
+
     students = train_students(
-        setting, key["method"], key["alphas"], range(key["seeds"]), key["steps"], on_progress
+        setting, key["method"], key["alphas"], range(key["seeds"]), key["steps"], show
     )
-    log.add(key, {"students": students, "seconds": round(time.monotonic() - started, 2)})
+    return {"students": students, "seconds": round(time.monotonic() - started, 2)}
 
 
 def _describe(key: Key) -> str:
@@ -205,23 +223,6 @@ def _cost(key: Key) -> float:
     """Relative time of a run: measured, a step takes 1 + 6e-4 per student and sample."""
     rows = min(key["n"], FULL_BATCH)
     return float(key["steps"] * (1 + 6e-4 * len(key["alphas"]) * key["seeds"] * rows))
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Progress of one run as its share of the whole study."""
-
-    on_progress: OnProgress
-    start: float
-    length: float
-    total: float
-    note: str
-
-    def __call__(self, phase: str, done: float, total: float, note: str) -> None:
-        before = 1 / (1 + FINE_TUNING)
-        part = done / total
-        share = before + (1 - before) * part if phase == "fine-tune" else before * part
-        self.on_progress("students", self.start + self.length * share, self.total, self.note)
 
 
 def best_cell(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Independent runs of a study side by side: a process each, one thread a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Report = Callable[[float], None]
+"""Called by a job with the share of it that is done, 0..1."""
+
+_LOOK_EVERY_S = 0.5
+
+_shares: Any = None  # of a worker: what all jobs have done, shared with the parent
+
+
+def run_jobs(
+    function: Callable[[Job, Report], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    on_progress: Callable[[Sequence[float]], None],
+) -> Generator[tuple[Job, Result]]:
+    """Yield (job, function(job, report)) for each job as it ends; they begin in their order.
+
+    function: at module level, jobs and results picklable. Every job has one thread of torch, here
+    or in a process of its own, so results do not depend on `workers` (>= 1). on_progress: called
+    with the shares of all jobs, in their order. The first exception of a job stops all workers at
+    once, and so does closing the generator (`contextlib.closing`).
+    """
+    if workers == 1 or len(jobs) < 2:
+        yield from _one_by_one(function, jobs, on_progress)
+        return
+    context = multiprocessing.get_context("spawn")
+    shares = context.RawArray("d", len(jobs))
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (shares,))
+    try:
+        futures = {pool.submit(_work, function, i, job): job for i, job in enumerate(jobs)}
+        while futures:
+            done, _ = wait(futures, _LOOK_EVERY_S, FIRST_COMPLETED)
+            on_progress(list(shares))
+            for future in done:
+                yield futures.pop(future), future.result()
+    except BaseException:  # a signal as well: the work of minutes is of no use any more
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(
+    function: Callable[[Job, Report], Result],
+    jobs: Sequence[Job],
+    on_progress: Callable[[Sequence[float]], None],
+) -> Generator[tuple[Job, Result]]:
+    import torch
+
+    shares = [0.0] * len(jobs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for i, job in enumerate(jobs):
+
+            def report(share: float, i: int = i) -> None:
+                shares[i] = share
+                on_progress(shares)
+
+            result = function(job, report)
+            report(1.0)
+            yield job, result
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _begin(shares: Any) -> None:
+    """First thing in a worker; signals are the parent's to handle, who then ends the workers."""
+    import torch
+
+    global _shares
+    _shares = shares
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(function: Callable[[Job, Report], Result], i: int, job: Job) -> Result:
+    def report(share: float) -> None:
+        _shares[i] = share
+
+    result = function(job, report)
+    report(1.0)
+    return result
