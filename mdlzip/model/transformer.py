@@ -143,11 +143,12 @@ class Transformer(nn.Module):
         self.places = torch.full((FIRST_MERGE + self.config.n_merges,), -1, device=device)
         self.places[self.symbols] = torch.arange(len(symbols), device=device)
 
-    def forward(self, symbols_BT: Tensor) -> Tensor:
+    def forward(self, symbols_BT: Tensor, matches: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Logits (B, T, V) for every position of `symbols_BT` (any integers, B x T).
 
         V: all symbols unless `restrict` was called. Position t is predicted from symbols
-        0 .. t - 1 of the same chunk.
+        0 .. t - 1 of the same chunk. matches: guesses and lengths (B, T) as `Matcher.advance`
+        gives them; by default they are looked for in the symbols, as whole chunks.
         """
         shifted = F.pad(symbols_BT[:, :-1].long(), (1, 0), value=START_SYMBOL)
         r = self.rounding
@@ -162,15 +163,19 @@ class Transformer(nn.Module):
         logits = F.linear(h, head[self.symbols], bias[self.symbols])
         if self.config.match_min:
             trust = F.linear(h, head[START_SYMBOL:FIRST_MERGE], bias[START_SYMBOL:FIRST_MERGE])
-            logits = self._believe_matches(logits, trust, symbols_BT)
+            logits = self._believe(matches or self._find_matches(symbols_BT), logits, trust)
         return logits
 
-    def _believe_matches(self, logits: Tensor, trust: Tensor, symbols: Tensor) -> Tensor:
-        """Add to the logit of each matched symbol: trust (B, T, 1) and the bonus of its length."""
+    def _find_matches(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
         previous = np.zeros(symbols.shape, np.int16)
         previous[:, 1:] = symbols[:, :-1].cpu().numpy()
         matcher = Matcher(len(previous), self.chunk_size, self.config.match_min)
-        found, lengths = (torch.from_numpy(a).to(logits.device) for a in matcher.advance(previous))
+        found, lengths = (torch.from_numpy(a) for a in matcher.advance(previous))
+        return found.to(symbols.device), lengths.to(symbols.device)
+
+    def _believe(self, matches: tuple[Tensor, Tensor], logits: Tensor, trust: Tensor) -> Tensor:
+        """Add to the logit of each matched symbol: trust (B, T, 1) and the bonus of its length."""
+        found, lengths = matches
         bonus = trust + self.rounding.weight("match", self.match)[lengths.long()][..., None]
         place = self._table("places")[found.clamp_min(0).long()]
         bonus = bonus * ((found >= 0) & (place >= 0))[..., None]

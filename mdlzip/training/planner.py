@@ -189,13 +189,12 @@ def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) 
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)
     model.restrict(torch.from_numpy(vocabulary.symbols).long())
-    batches = Batches(data, layout, symbols_per_step(preset.train), 0, vocabulary)
+    batches = make_batches(data, layout, preset, 0, vocabulary)
     step_s = _time_step(model, preset, batches, device)
     coding_s = _time_coding(model, batches, layout, options)
     weights = sum(p.numel() for p in model.parameters())
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
-    passes = max(budget - coding_s, 0.1 * budget) / step_s * batches.batch_chunks
-    passes /= max(batches.n_chunks, 1)
+    passes = max(budget - coding_s, 0.1 * budget) / step_s * batches.passes_per_step
     expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), len(data)) + weights * 22 // 80
     overhead = 1.0 + min(14.0, 0.04 * budget)
     spent = time.monotonic() - began
@@ -230,8 +229,9 @@ def _time_step(model: Transformer, preset: Preset, batches: Batches, device: str
     best = math.inf
     for i in range(4):
         began = time.perf_counter()
-        x, y = (z.to(device) for z in batches.batch(i))
-        F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE).backward()
+        x, y, matches = batches.batch(i).to(device)
+        logits = model(x, matches).flatten(0, 1)
+        F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE).backward()
         for o in optimisers.values():
             o.step()
             o.zero_grad()
@@ -243,9 +243,26 @@ def _time_step(model: Transformer, preset: Preset, batches: Batches, device: str
     return best
 
 
-def symbols_per_step(config: TrainConfig) -> int:
-    """Symbols in a step: `batch_chunks` counts chunks of 512."""
-    return config.batch_chunks * 512
+def make_batches(
+    data: np.ndarray, layout: Layout, preset: Preset, seed: int, vocabulary: Vocabulary
+) -> Batches:
+    """The training data for a preset, whose `batch_chunks` counts 512 symbols each.
+
+    Long chunks come in pieces where the network sees a window only and places are relative to one
+    another. One window is less context than all layers together see, but at 12 % of a piece what
+    it costs already.
+    """
+    model = preset.model
+    local = 0 < model.window < layout.chunk_size and model.positions == "rotary"
+    return Batches(
+        data,
+        layout,
+        preset.train.batch_chunks * 512,
+        seed,
+        vocabulary,
+        lead=model.window if local else 0,
+        least_match=model.match_min,
+    )
 
 
 def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: Options) -> float:
@@ -258,7 +275,7 @@ def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: 
     if device != "cpu":
         return 10.0 + len(batches.data) / 2e6
     params = dict(model.named_parameters())
-    x, _ = batches.gather(batches.sample(2))
+    x = batches.gather(batches.sample(2)).symbols
     symbols = len(batches.data) / batches.bytes_per_symbol
     steps = choose_steps(params, 0.5)
     network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), batches.vocabulary)

@@ -10,7 +10,7 @@ from mdlzip.sparsity.base import Method
 from mdlzip.sparsity.masks import apply_masks_
 from mdlzip.sparsity.random_gradient import random_gradient_prune
 from mdlzip.sparsity.tamade import find_threshold
-from mdlzip.training.data import Batches
+from mdlzip.training.data import PIECE_BYTES, Batch, Batches
 from mdlzip.training.figures import float_nats
 
 _PROBES = 8
@@ -22,13 +22,13 @@ def prune(
     model: Transformer,
     method: Method,
     batches: Batches,
-    sample: list[tuple[Tensor, Tensor]],
+    sample: list[Batch],
     tolerance: float,
     seed: int,
 ) -> None:
     """Zero the weights that the method, the threshold or their lack of influence condemn.
 
-    sample: batches of (symbols, targets) by whose code length TAMADE judges; tolerance: relative,
+    sample: by whose code length TAMADE judges; tolerance: relative,
     what it may rise by. seed: of the random inputs.
     """
     params = dict(model.named_parameters())
@@ -45,7 +45,8 @@ def prune(
     generator = torch.Generator().manual_seed(seed)
 
     def forward() -> Tensor:
-        shape = (max(2, _SYMBOLS_AT_A_TIME // batches.chunk_size), batches.chunk_size)
+        length = min(batches.chunk_size, PIECE_BYTES)
+        shape = (max(2, _SYMBOLS_AT_A_TIME // length), length)
         symbols = model.get_buffer("symbols")
         places = torch.randint(0, len(symbols), shape, generator=generator)
         return model(symbols[places.to(symbols.device)])

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
@@ -28,11 +27,11 @@ from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.training import checkpoint, figures
-from mdlzip.training.data import IGNORE, Batches
+from mdlzip.training.data import IGNORE, Batch
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.penalty import make_penalty, price_weights
-from mdlzip.training.planner import Plan, symbols_per_step
+from mdlzip.training.planner import Plan, make_batches
 from mdlzip.training.pruning import prune
 from mdlzip.training.qat import (
     QatRounding,
@@ -46,7 +45,7 @@ from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
-_SAMPLE_CHUNKS = 48
+_SAMPLE_CHUNKS, _FINAL_CHUNKS = 48, 64
 # Fraction of the run, and the least share of the loss there that may be left at its end; on prose
 # and logs it was 0.8 to 0.9.
 _LEAST_SHARE_OF_LOSS = ((0.15, 0.5), (0.4, 0.65))
@@ -70,8 +69,7 @@ class Trainer:
         self.work_dir, self.data = work_dir, data
         self.device = torch.device(plan.device)
         self.vocabulary = plan.vocabulary
-        per_step = symbols_per_step(self.config)
-        self.batches = Batches(data, layout, per_step, options.seed, self.vocabulary)
+        self.batches = make_batches(data, layout, plan.preset, options.seed, self.vocabulary)
         self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
         self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
@@ -183,11 +181,9 @@ class Trainer:
         return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
 
     def _step(self) -> None:
-        x, y = (
-            z.to(self.device, non_blocking=True) for z in self.batches.batch(self.progress.step)
-        )
+        x, y, matches = self.batches.batch(self.progress.step).to(self.device)
         with self._autocast():
-            logits = self.model(x)
+            logits = self.model(x, matches)
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
         loss.backward()
         c, rates = self.config, self._rates()
@@ -224,8 +220,7 @@ class Trainer:
 
     def _bytes_seen(self) -> float:
         """Bytes of all batches before this step, on average."""
-        share = self.progress.step * self.batches.batch_chunks / self.batches.n_chunks
-        return share * len(self.data)
+        return self.progress.step * self.batches.passes_per_step * len(self.data)
 
     def _online(self) -> dict[str, float]:
         """The online code length, if the run has seen the whole file."""
@@ -239,14 +234,8 @@ class Trainer:
 
     # --- phases ------------------------------------------------------------------------------
 
-    def _sample(self, n: int = _SAMPLE_CHUNKS) -> list[tuple[Tensor, Tensor]]:
-        chunks = self.batches.sample(n)
-        size = max(1, 8 * 512 // self.batches.chunk_size)
-        out = []
-        for i in range(0, len(chunks), size):
-            x, y = self.batches.gather(chunks[i : i + size])
-            out.append((x.to(self.device), y.to(self.device)))
-        return out
+    def _sample(self, n: int = _SAMPLE_CHUNKS) -> list[Batch]:
+        return [batch.to(self.device) for batch in self.batches.sample_pieces(n)]
 
     def _prune(self) -> None:
         """Prune, unless there is no method to prune by; the mask is fixed from here on."""
@@ -266,7 +255,7 @@ class Trainer:
         self.metrics.write("prune", step=self.progress.step, density=density(prunable))
 
     def _start_quantising(self) -> None:
-        sample = [x for x, _ in self._sample(16)]
+        sample = [batch.symbols for batch in self._sample(16)]
         self.steps = choose_steps(self.params, self._wanted_steps())
         self.exponents = calibrate(self.model, sample)
         self._use_rounding()
@@ -302,11 +291,13 @@ class Trainer:
         rounding = self.model.rounding
         assert isinstance(rounding, QatRounding)
         network = export(self.model, rounding, self.vocabulary)
-        sample = self._sample(64)
+        sample = self.batches.sample_chunks(_FINAL_CHUNKS)  # whole ones, as they are coded
         qat = figures.float_nats(self.model, self.batches, sample)
         self.model.rounding = Rounding()
         plain = figures.float_nats(self.model, self.batches, sample)
-        integer = figures.integer_nats(network, self.batches, 64)
+        integer = figures.integer_nats(
+            network, self.batches, self.batches.chunks_for(_FINAL_CHUNKS)
+        )
         out = {
             "float_bits_per_byte": plain / np.log(2),
             "qat_bits_per_byte": qat / np.log(2),

@@ -149,13 +149,13 @@ def test_batches_hold_every_symbol_once_an_epoch() -> None:
     batches = Batches(TEXT, layout, 4 * 64, 0, vocabulary)
     assert batches.bytes_per_symbol > 1.4
     seen = []
-    for step in range(batches.n_chunks // batches.batch_chunks):
-        symbols, targets = batches.batch(step)
+    for step in range(batches.n_chunks // batches.batch_pieces):
+        symbols, targets, _ = batches.batch(step)
         for x, y in zip(symbols.numpy(), targets.numpy(), strict=True):
             used = x[y != IGNORE]
             assert np.array_equal(vocabulary.symbols[y[y != IGNORE]], used)
             seen.append(expand(vocabulary, used))
-    assert len(b"".join(seen)) >= len(TEXT) - 64 * batches.batch_chunks
+    assert len(b"".join(seen)) >= len(TEXT) - 64 * batches.batch_pieces
     whole = TEXT.tobytes()
     assert all(piece in whole for piece in seen)
 
