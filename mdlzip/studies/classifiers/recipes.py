@@ -186,7 +186,7 @@ METHOD_OPTIONS: dict[str, dict[str, dict[str, float]]] = {
 _COMMON = {"none": (0.0,), "pmmp": (1e-5,), "fpp": (1e-5,), "admm": (1e-6,)}
 ALPHAS: dict[str, dict[str, tuple[float, ...]]] = {
     "lenet-300-100": {
-        **_COMMON, "rl1": (5e-5, 1e-4), "drr": (1e-5, 3e-5), "drr-o": (1e-5, 3e-5),
+        **_COMMON, "rl1": (7e-5, 1e-4), "drr": (1e-5, 3e-5), "drr-o": (1e-5, 3e-5),
     },
     "lenet-5-caffe": {
         **_COMMON, "rl1": (5e-5, 1e-4), "drr": (5e-6, 1e-5), "drr-o": (5e-6, 1e-5),
