@@ -249,8 +249,8 @@ def make_batches(
     """The training data for a preset, whose `batch_chunks` counts 512 symbols each.
 
     Long chunks come in pieces where the network sees a window only and places are relative to one
-    another. One window is less context than all layers together see, but at 12 % of a piece what
-    it costs already.
+    another. All layers together see further back than the one window that is put before a piece,
+    but every symbol of context is computed and not learned from.
     """
     model = preset.model
     local = 0 < model.window < layout.chunk_size and model.positions == "rotary"

@@ -28,8 +28,8 @@ def prune(
 ) -> None:
     """Zero the weights that the method, the threshold or their lack of influence condemn.
 
-    sample: by whose code length TAMADE judges; tolerance: relative,
-    what it may rise by. seed: of the random inputs.
+    sample: by whose code length TAMADE judges; tolerance: relative, what it may rise by. seed: of
+    the random inputs.
     """
     params = dict(model.named_parameters())
     prunable = {n: params[n] for n in method.names}
