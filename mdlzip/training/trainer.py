@@ -23,6 +23,7 @@ from mdlzip.chunks import Layout
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
@@ -290,7 +291,7 @@ class Trainer:
         self._refit_vectors()
         rounding = self.model.rounding
         assert isinstance(rounding, QatRounding)
-        network = export(self.model, rounding, self.vocabulary)
+        network = like_next_to_like(export(self.model, rounding, self.vocabulary))
         sample = self.batches.sample_chunks(_FINAL_CHUNKS)  # whole ones, as they are coded
         qat = figures.float_nats(self.model, self.batches, sample)
         self.model.rounding = Rounding()

@@ -20,6 +20,7 @@ from mdlzip.quantised import selftest
 from mdlzip.quantised.groups import decode_groups, encode_groups
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.vocabulary import Vocabulary, learn_merges
 
 OURS, PAPER = selftest.CONFIGS
@@ -288,3 +289,13 @@ def test_the_future_is_not_seen(network: IntegerNetwork) -> None:
     after = gaps(predictor, data, 40)
     assert np.array_equal(before[:, :21], after[:, :21])
     assert not np.array_equal(before[:, 21:], after[:, 21:])
+
+
+def test_another_order_of_units_predicts_the_same(network: IntegerNetwork) -> None:
+    data, reordered = symbols(4), like_next_to_like(network)
+    assert any(
+        not np.array_equal(reordered.tensors[name].codes, tensor.codes)
+        for name, tensor in network.tensors.items()
+    ), "nothing was moved"
+    reference = gaps(Predictor(network, CHUNK), data, CHUNK)
+    assert np.array_equal(gaps(Predictor(reordered, CHUNK), data, CHUNK), reference)
