@@ -1,4 +1,4 @@
-"""The table of docs/benchmarks.md from the JSON files beside this one: python table.py."""
+"""The tables of docs/benchmarks.md from the JSON files beside this one: python table.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ ORDER = (
     "weather-csv", "xml", "mr-scan",
 )  # fmt: skip
 HEAD = "| file | bytes | mdlzip | weights | best whole file | xz -9e | per chunk | decode KB/s |"
+
+WEIGHTS_HEAD = (
+    "| file | weights | kept | bits per non-zero | bits per weight | to order 0 | to DeepCABAC "
+    "| integers to trained rounding | data for rounding, bytes | weights for it, bytes |"
+)
 
 
 def row(result: dict[str, Any]) -> str:
@@ -38,12 +43,45 @@ def row(result: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def weights_row(result: dict[str, Any]) -> str:
+    """One file's weights: how many, their cost, and what rounding costs the data."""
+    figures = result["mdlzip"]["figures"]
+    integer_bytes = figures["integer_over_float_percent"] / 100 * figures["float_bits_per_byte"]
+    integer_bytes *= result["original_bytes"] / 8
+
+    def percent(name: str) -> str:
+        return f"{figures[name]:+.1f} %" if name in figures else "-"
+
+    cells = (
+        result["file"],
+        f"{figures['n_weights']:,}",
+        f"{figures['density']:.1%}",
+        f"{figures['bits_per_nnz']:.2f}",
+        f"{8 * figures['weight_bytes'] / figures['n_weights']:.2f}",
+        percent("weights_over_order0_percent"),
+        percent("weights_over_nncodec_percent"),
+        f"{figures['integer_over_qat_percent']:+.2f} %",
+        f"{integer_bytes:+,.0f}",
+        f"{figures['weight_bytes'] - 4 * figures['nnz']:+,}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def print_table(head: str, rows: list[str]) -> None:
+    """Markdown, ready to be copied."""
+    print(head)
+    print("|" + " --- |" * (head.count("|") - 1))
+    print("\n".join(rows) + "\n")
+
+
 if __name__ == "__main__":
-    here = Path(__file__).parent
-    print(HEAD)
-    print("|" + " --- |" * (HEAD.count("|") - 1))
-    for name in ORDER:
-        path = here / f"{name}.json"
-        if path.exists():
-            for result in json.loads(path.read_text(encoding="utf-8"))["files"]:
-                print(row(result))
+    found = [Path(__file__).parent / f"{name}.json" for name in ORDER]
+    results = [
+        result
+        for path in found
+        if path.exists()
+        for result in json.loads(path.read_text(encoding="utf-8"))["files"]
+    ]
+    print_table(HEAD, [row(result) for result in results])
+    learned = [result for result in results if result["mdlzip"]["method"] == "learned"]
+    print_table(WEIGHTS_HEAD, [weights_row(result) for result in learned])

@@ -84,6 +84,23 @@ def test_pruned_weights_can_come_back() -> None:
     assert bool((~alive[0]).any()) and bool((alive[0] & ~alive[1]).any())
 
 
+def test_without_masks_dead_units_may_be_left_out() -> None:
+    trained = []
+    for live in (False, True):
+        model = make_network(NET, 10, 0)
+        with torch.no_grad():
+            for param in list(model.parameters())[:2]:
+                param[50:] = 0.0
+        problem = blob_problem()
+        trainer = Trainer(model, problem.train, problem.valid, SHORT, RelaxedL1(), 0, silent)
+        trainer.fit(Phase("regrow", 2, 1e-3, alpha=1e-4, live=live))
+        trained.append([param.detach() for param in model.parameters()])
+    assert not bool(trained[0][0][50:].any()), "a dead unit came back by itself"
+    trained[0][2][:, 50:] = 0.0  # what the next layer makes of them does not matter
+    for whole, small in zip(*trained, strict=True):
+        torch.testing.assert_close(small, whole, rtol=1e-3, atol=1e-5)
+
+
 def test_same_seed_same_run() -> None:
     recipe = replace(SHORT, rounds=1, augment="shift")
     first, second, other = (run("drr", 1e-5, recipe, seed) for seed in (0, 0, 1))

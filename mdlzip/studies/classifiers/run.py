@@ -224,7 +224,14 @@ class Run:
     def _regrow_phase(self) -> Phase:
         recipe = self.recipe
         alpha = self._rest_of_alpha(recipe.round_alpha)
-        return Phase("regrow", recipe.regrow_epochs, recipe.round_lr, cosine=False, alpha=alpha)
+        return Phase(
+            "regrow",
+            recipe.regrow_epochs,
+            recipe.round_lr,
+            cosine=False,
+            alpha=alpha,
+            live=True,
+        )
 
     def _last_phase(self) -> Phase:
         recipe = self.recipe

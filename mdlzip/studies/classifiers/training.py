@@ -61,7 +61,9 @@ class Phase:
 
     lr: peak rate; cosine: it falls to 0; warmup: epochs of linear climb; alpha, ramp: strength of
     the penalty and share of the phase over which it climbs; window: of the convergence
-    criterion, 0 for none; average: share of the steps, from the end, that are averaged.
+    criterion, 0 for none; average: share of the steps, from the end, that are averaged; live: only
+    live units are trained even without masks. Dead ones behind a ReLU have no gradient, so this
+    changes nothing but the time.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Phase:
     ramp: float = 0.0
     window: int = 0
     average: float = 0.0
+    live: bool = False
 
     def rate(self, epoch: float) -> float:
         """Learning rate after `epoch` epochs (a fraction within one counts)."""
@@ -130,17 +133,16 @@ class Trainer:
     def fit(self, phase: Phase, masks: Masks | None = None) -> None:
         """Train through `phase`, the weights outside `masks` held at 0; raises Diverged.
 
-        A pruned chain of layers is trained as its small copy without the dead units.
+        A pruned chain of layers is trained as its small copy without the dead units, if these are
+        held by masks or by `phase.live`.
         """
         if not phase.epochs:
             return
         began = time.monotonic()
-        shrink = masks is not None and can_shrink(self.model)
-        if shrink:
-            assert masks is not None
+        if (masks is not None or phase.live) and can_shrink(self.model):
             compaction = Compaction(self.model)
             small = compaction.shrink(self.model)
-            done = self._fit(small, phase, compaction.take(masks))
+            done = self._fit(small, phase, None if masks is None else compaction.take(masks))
             compaction.put(small, self.model)
         else:
             done = self._fit(self.model, phase, masks)
