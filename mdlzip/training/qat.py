@@ -27,6 +27,8 @@ from mdlzip.quantised.network import (
 from mdlzip.vocabulary import Vocabulary
 
 STREAM_LIMIT = 8192.0  # the predictor clamps at 2**25 in units of 2**-12
+_MAX_STREAM_SHIFT = 8  # beyond, units of 2**-12 are too coarse for the small values
+_TO_STREAM = ("embedding", "out", "down")  # what is added to the residual stream
 _SAMPLES_PER_SITE = 1 << 16
 
 
@@ -85,12 +87,21 @@ def round_codes(w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
 
 
 class QatRounding(Rounding):
-    """Rounds weights and activations as the exported network will."""
+    """Rounds weights and activations as the exported network will.
+
+    stream_shift: the exported network's residual stream is 2**-stream_shift times this one's, see
+    `choose_stream_shift`.
+    """
 
     def __init__(
-        self, steps: Mapping[str, tuple[int, int]], exponents: Mapping[str, int], deadzone: float
+        self,
+        steps: Mapping[str, tuple[int, int]],
+        exponents: Mapping[str, int],
+        deadzone: float,
+        stream_shift: int = 0,
     ) -> None:
         self.steps, self.exponents, self.deadzone = dict(steps), dict(exponents), deadzone
+        self.stream_shift = stream_shift
 
     def weight(self, name: str, w: Tensor) -> Tensor:
         """w rounded to its codes times its step."""
@@ -105,33 +116,39 @@ class QatRounding(Rounding):
 
     def stream(self, x: Tensor) -> Tensor:
         """x within the range of the predictor's residual stream."""
-        return x.clamp(-STREAM_LIMIT, STREAM_LIMIT)
+        limit = STREAM_LIMIT * 2.0**self.stream_shift
+        return x.clamp(-limit, limit)
 
 
 class _Watch(Rounding):
-    """Collects a sample of the magnitudes seen at every activation site."""
+    """Collects a sample of the magnitudes seen at every activation site, and the stream's peak.
+
+    At random: every n-th number would be of the same few channels wherever n and the width have a
+    common divisor, and channels differ by far more than positions do.
+    """
 
     def __init__(self) -> None:
         self.seen: dict[str, list[Tensor]] = {}
+        self.peak = 0.0
+        self._generator = torch.Generator().manual_seed(0)
 
     def activation(self, site: str, x: Tensor) -> Tensor:
         flat = x.detach().float().flatten()
-        stride = max(1, flat.numel() // _SAMPLES_PER_SITE)
-        self.seen.setdefault(site, []).append(flat[::stride].abs())
+        if flat.numel() > _SAMPLES_PER_SITE:
+            places = torch.randint(flat.numel(), (_SAMPLES_PER_SITE,), generator=self._generator)
+            flat = flat[places.to(flat.device)]
+        self.seen.setdefault(site, []).append(flat.abs())
+        return x
+
+    def stream(self, x: Tensor) -> Tensor:
+        self.peak = max(self.peak, float(x.detach().abs().amax()))
         return x
 
 
 @torch.no_grad()
 def calibrate(model: Transformer, batches: list[Tensor]) -> dict[str, int]:
     """Activation site -> the exponent whose rounding and clipping lose the least (mean square)."""
-    watch, before = _Watch(), model.rounding
-    model.rounding = watch
-    try:
-        for symbols in batches:
-            model(symbols)
-    finally:
-        model.rounding = before
-    out = {}
+    watch, out = _watched(model, batches), {}
     for site in activation_sites(model.config):
         x = torch.cat(watch.seen[site])
         low = -4 if site.endswith("qk") else limits.MIN_ACTIVATION_EXPONENT
@@ -141,6 +158,32 @@ def calibrate(model: Transformer, batches: list[Tensor]) -> dict[str, int]:
             errors[e] = float((rounded - x).square().mean())
         out[site] = min(errors, key=lambda e: errors[e])
     return out
+
+
+def _watched(model: Transformer, batches: list[Tensor]) -> _Watch:
+    watch, before = _Watch(), model.rounding
+    model.rounding = watch
+    try:
+        for symbols in batches:
+            model(symbols)
+    finally:
+        model.rounding = before
+    return watch
+
+
+@torch.no_grad()
+def choose_stream_shift(model: Transformer, batches: list[Tensor]) -> int:
+    """The least s for which 2**-s of the residual stream fills at most half of what there is room
+    for.
+
+    Every reader of the stream divides by its root mean square, so nobody sees its scale, and
+    nothing keeps it from growing in a long training. Networks with LayerNorm, or with positions
+    that are added as they are, keep 0.
+    """
+    if model.config.norm != "rms" or model.config.positions != "rotary":
+        return 0
+    peak = _watched(model, batches).peak
+    return min(max(math.ceil(math.log2(max(2 * peak / STREAM_LIMIT, 1.0))), 0), _MAX_STREAM_SHIFT)
 
 
 @torch.no_grad()
@@ -190,6 +233,35 @@ def price_steps(
     return steps
 
 
+@torch.no_grad()
+def halve_unbearable(
+    params: Mapping[str, nn.Parameter],
+    wanted: Mapping[str, float],
+    loss: Callable[[], float],
+    n_bytes: int,
+    coarseness: float,
+) -> dict[str, float]:
+    """`wanted`, halved where rounding costs the data more than the curvature made believe.
+
+    Curvature is measured with little noise, and on a tensor with few weights by chance even as
+    none; rounding with a step of two root mean squares may still ruin a network. A step is borne if
+    rounding this tensor alone costs at most coarseness^2 nats of data a weight, twice what
+    `price_steps` expects. loss: as in `measure_curvature`.
+    """
+    before, out = loss(), {}
+    for name, step in wanted.items():
+        p, n = params[name], max(int(torch.count_nonzero(params[name])), 1)
+        kept, least = p.detach().clone(), 0.05 * _rms_of_nonzero(params[name])
+        while True:
+            p.copy_(round_codes(kept, step, code_limit(name, p.ndim), 0.0) * step)
+            if n_bytes * (loss() - before) <= coarseness**2 * n or step < 2 * least:
+                break
+            step /= 2
+        p.copy_(kept)
+        out[name] = step
+    return out
+
+
 def _rms_of_nonzero(p: Tensor) -> float:
     p = p.detach()
     return math.sqrt(float(p.double().square().sum()) / max(int(torch.count_nonzero(p)), 1))
@@ -235,6 +307,8 @@ def export(
         zone = rounding.deadzone if is_matrix(name) else 0.0
         step = mantissa * 2.0**-exponent
         codes = round_codes(w, step, code_limit(name, w.ndim), zone)
+        if name.rsplit(".", 1)[-1] in _TO_STREAM:
+            exponent += rounding.stream_shift
         tensors[name] = QuantTensor(codes.numpy().astype(np.int8), mantissa, exponent)
     vocabulary = Vocabulary() if vocabulary is None else vocabulary
     return IntegerNetwork(model.config, tensors, dict(rounding.exponents), vocabulary)

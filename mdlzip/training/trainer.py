@@ -38,7 +38,9 @@ from mdlzip.training.qat import (
     QatRounding,
     calibrate,
     choose_steps,
+    choose_stream_shift,
     export,
+    halve_unbearable,
     measure_curvature,
     price_steps,
 )
@@ -46,6 +48,7 @@ from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
+_REFIT_EVERY = 10  # steps
 _SAMPLE_CHUNKS, _FINAL_CHUNKS = 48, 64
 # Fraction of the run, and the least share of the loss there that may be left at its end; on prose
 # and logs it was 0.8 to 0.9.
@@ -90,6 +93,7 @@ class Trainer:
         self.hold: MaskHold | None = None
         self.steps: dict[str, tuple[int, int]] = {}
         self.exponents: dict[str, int] = {}
+        self.stream_shift = 0
         self.loss_mean = float("nan")
         self.rival_bytes: int | None = None
         text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
@@ -130,6 +134,8 @@ class Trainer:
                 self._prune()
             if not p.quantising and p.fraction >= self.config.qat_at:
                 self._start_quantising()
+            if p.quantising and p.step % _REFIT_EVERY == 0:
+                self._refit_vectors()
             self._step()
             now = time.monotonic()
             p.elapsed_s += now - last_step
@@ -259,9 +265,12 @@ class Trainer:
         sample = [batch.symbols for batch in self._sample(16)]
         self.steps = choose_steps(self.params, self._wanted_steps())
         self.exponents = calibrate(self.model, sample)
+        self.stream_shift = choose_stream_shift(self.model, sample)
         self._use_rounding()
         self.progress.quantising = True
-        self.metrics.write("quantise", step=self.progress.step)
+        self.metrics.write(
+            "quantise", step=self.progress.step, stream_shift=self.stream_shift, **self.exponents
+        )
 
     def _wanted_steps(self) -> float | dict[str, float]:
         """One step in root mean squares if the user set it, else from what each tensor bears."""
@@ -269,21 +278,29 @@ class Trainer:
         if c.step_rms:
             return c.step_rms
         sample = self._sample(24)
-        curvature = measure_curvature(
-            self.params, lambda: figures.float_nats(self.model, self.batches, sample)
-        )
+
+        def loss() -> float:
+            return figures.float_nats(self.model, self.batches, sample)
+
+        curvature = measure_curvature(self.params, loss)
         wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
+        wanted = halve_unbearable(self.params, wanted, loss, len(self.data), c.coarseness)
         self.metrics.write("steps", **wanted)
         return wanted
 
     def _use_rounding(self) -> None:
-        self.model.rounding = QatRounding(self.steps, self.exponents, self.config.deadzone)
+        self.model.rounding = QatRounding(
+            self.steps, self.exponents, self.config.deadzone, self.stream_shift
+        )
 
-    @torch.no_grad()
     def _refit_vectors(self) -> None:
-        """Vectors have grown since quantising began: let their (fine) steps follow."""
-        fresh = choose_steps(self.params, 1.0)
-        self.steps |= {n: s for n, s in fresh.items() if not _prunable(n)}
+        """Let the (fine) steps of the vectors follow their largest values.
+
+        Left as they were when quantising began, they would cut off what grows, and gradients go
+        straight through: it would grow on unseen.
+        """
+        vectors = {n: p for n, p in self.params.items() if not _prunable(n)}
+        self.steps |= choose_steps(vectors, 1.0)
         self._use_rounding()
 
     def _finish(self, on_progress: Progress) -> TrainResult:
@@ -324,6 +341,7 @@ class Trainer:
         table = {f"mantissa/{k}": m for k, (m, _) in self.steps.items()}
         table |= {f"step/{k}": e for k, (_, e) in self.steps.items()}
         table |= {f"site/{k}": e for k, e in self.exponents.items()}
+        table["stream_shift"] = self.stream_shift
         checkpoint.save(self.work_dir, self.progress, tensors, table)
 
     def _resume(self) -> bool:
@@ -342,6 +360,7 @@ class Trainer:
         exponents = part("step/")
         self.steps = {k: (m, exponents[k]) for k, m in part("mantissa/").items()}
         self.exponents = part("site/")
+        self.stream_shift = table.get("stream_shift", 0)
         if self.progress.quantising:
             self._use_rounding()
         return True

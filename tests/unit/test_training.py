@@ -168,8 +168,11 @@ def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
     batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
     sample = [batches.gather(batches.sample(32))]
     params = dict(model.named_parameters())
+    symbols = [sample[0][0]]
+    shift = qat.choose_stream_shift(model, symbols)
+    assert (shift > 0) == (gain > 100)
     rounding = qat.QatRounding(
-        qat.choose_steps(params, 0.5), qat.calibrate(model, [sample[0][0]]), 0.1
+        qat.choose_steps(params, 0.5), qat.calibrate(model, symbols), 0.1, shift
     )
     model.rounding = rounding
     with torch.no_grad():
