@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mdlzip.bench import measure
-from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, make_codec
+from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, Ppmd, make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.run import BenchResult, ModelRun, PhaseTimer, run_baselines, run_bench
 from mdlzip.bench.table import gap_lines, rows
@@ -95,6 +95,31 @@ def test_unknown_baseline_lists_the_choices(name: str) -> None:
 def test_a_baseline_that_loses_bytes_is_refused(text_file: Path) -> None:
     with pytest.raises(MdlzipError, match="did not give the file back"):
         measure.measure_chunks("broken", text_file, 512, lambda c: c, lambda c: c[:-1] + b"!")
+
+
+@pytest.mark.parametrize("broken", [1, 8])
+def test_ppmd_is_the_best_that_decodes(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, broken: int
+) -> None:
+    """pyppmd cannot read back all that it writes (a medical image of 10 MB, variant H)."""
+    pytest.importorskip("pyppmd")
+    best = Ppmd().measure(text_file, 512)
+    round_trip, calls = Ppmd._round_trip, 0
+
+    def fails_at_first(self: Ppmd, *where: Any) -> float | None:
+        nonlocal calls
+        calls += 1
+        if calls <= broken:
+            raise ValueError("L1595: Corrupted input data.")
+        return round_trip(self, *where)
+
+    monkeypatch.setattr(Ppmd, "_round_trip", fails_at_first)
+    got = Ppmd().measure(text_file, 512)
+    assert f"{best.bytes:,} bytes" in got.note and got.note.count("do not decode") == broken
+    if broken == 8:
+        assert got.bytes is None and "does not give the file back" in got.note
+    else:
+        assert best.bytes is not None and got.bytes is not None and got.bytes >= best.bytes
 
 
 def test_folders_and_pipes_are_refused(tmp_path: Path) -> None:
