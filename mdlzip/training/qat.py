@@ -183,7 +183,7 @@ def choose_stream_shift(model: Transformer, batches: list[Tensor]) -> int:
     if model.config.norm != "rms" or model.config.positions != "rotary":
         return 0
     peak = _watched(model, batches).peak
-    return min(max(math.ceil(math.log2(max(2 * peak / STREAM_LIMIT, 1.0))), 0), _MAX_STREAM_SHIFT)
+    return math.ceil(min(math.log2(max(2 * peak / STREAM_LIMIT, 1.0)), _MAX_STREAM_SHIFT))
 
 
 @torch.no_grad()
@@ -243,18 +243,18 @@ def halve_unbearable(
 ) -> dict[str, float]:
     """`wanted`, halved where rounding costs the data more than the curvature made believe.
 
-    Curvature is measured with little noise, and on a tensor with few weights by chance even as
-    none; rounding with a step of two root mean squares may still ruin a network. A step is borne if
-    rounding this tensor alone costs at most coarseness^2 nats of data a weight, twice what
+    Curvature is measured with little noise, and on a tensor with few weights by chance even as next
+    to none; rounding with a step of two root mean squares may still ruin a network. A step is borne
+    if rounding this tensor alone costs at most coarseness^2 nats of data a weight, twice what
     `price_steps` expects. loss: as in `measure_curvature`.
     """
     before, out = loss(), {}
     for name, step in wanted.items():
         p, n = params[name], max(int(torch.count_nonzero(params[name])), 1)
         kept, least = p.detach().clone(), 0.05 * _rms_of_nonzero(params[name])
-        while True:
+        while step >= 2 * least:  # false for weights that are no numbers, too
             p.copy_(round_codes(kept, step, code_limit(name, p.ndim), 0.0) * step)
-            if n_bytes * (loss() - before) <= coarseness**2 * n or step < 2 * least:
+            if n_bytes * (loss() - before) <= coarseness**2 * n:
                 break
             step /= 2
         p.copy_(kept)

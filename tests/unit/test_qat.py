@@ -50,6 +50,18 @@ def test_halving_ends() -> None:
     assert 0.05 <= steps["head"] < 0.1
 
 
+def test_what_is_no_number_ends_the_search() -> None:
+    nan = float("nan")
+    broken = {"head": torch.nn.Parameter(torch.full((4, 4), nan))}
+    assert qat.halve_unbearable(broken, {"head": 1.0}, lambda: nan, 10, 1.0) == {"head": 1.0}
+    fine = {"head": torch.nn.Parameter(torch.ones(4, 4))}
+    assert qat.halve_unbearable(fine, {"head": 1.0}, lambda: nan, 10, 1.0)["head"] < 0.1
+    model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16, window=8), 64)
+    model.initialise(0)
+    model.embedding.data[:] = float("inf")
+    assert qat.choose_stream_shift(model, [torch.zeros(2, 64, dtype=torch.long)]) <= 8
+
+
 def test_a_stream_that_has_grown_is_not_cut_off() -> None:
     """Beyond the predictor's range it is scaled down, which no reader of the stream notices."""
     model = Transformer(ModelConfig(d_model=16, n_layers=2, d_ff=32, window=8), 64)
