@@ -179,12 +179,11 @@ def _in_memory(
 
 
 def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], Problem]]) -> None:
-    import torch
-
     from mdlzip.codec.decode import pick_device
     from mdlzip.studies.classifiers.recipes import RECIPES
     from mdlzip.studies.classifiers.sweep import Sweep, run_sweep, write_summary
     from mdlzip.studies.run_log import RunLog
+    from mdlzip.training.cpu import settled_cpu
 
     recipe = RECIPES[net] if call.epochs is None else RECIPES[net].scaled(call.epochs)
     recipe = recipe.laid_over(_settings(call.settings or []))
@@ -193,9 +192,11 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     alphas = tuple(parse_list(call.alphas, float, "--alpha"))
     device = pick_device(call.device)
     sweep = Sweep(net, recipe, methods, alphas, call.seeds, device)
-    if call.threads:
-        torch.set_num_threads(call.threads)
-    with StopSwitch().installed(), make_progress(call.progress, quiet=call.quiet) as show:
+    with (
+        settled_cpu(call.threads),
+        StopSwitch().installed(),
+        make_progress(call.progress, quiet=call.quiet) as show,
+    ):
         problem_of = make(recipe, device)
         log = RunLog(call.output, resume=call.resume, force=call.force)
         runs = run_sweep(sweep, problem_of, log, show)

