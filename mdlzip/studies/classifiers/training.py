@@ -156,7 +156,7 @@ class Trainer:
 
     def _fit(self, model: nn.Module, phase: Phase, masks: Masks | None) -> int:
         """Epochs that it took."""
-        model.to(memory_format=torch.channels_last)  # convolutions run up to 1.7 times as fast
+        _channels_last(model)
         optimiser = self._optimiser(model, phase.lr)
         if phase.alpha > 0:
             self.method.attach(prunable(model))
@@ -236,6 +236,13 @@ class Trainer:
         if self.recipe.rho:
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
             torch._foreach_add_(grads, weights, alpha=2 * self.recipe.rho)
+
+
+def _channels_last(model: nn.Module) -> None:
+    """Lay the kernels of convolutions out so that these run up to 1.7 times as fast on a CPU."""
+    for param in model.parameters():
+        if param.ndim == 4:
+            param.data = param.data.contiguous(memory_format=torch.channels_last)
 
 
 def fisher_diagonal(
