@@ -16,7 +16,7 @@ def settle_cpu(threads: int | None) -> None:
 
     Every step frees and takes back the same large tensors; handing them to the system each time
     costs a page fault for every 4 KiB, several milliseconds a tensor. Moments of weights without
-    gradient fade into denormals, which this kind of processor computes a hundred times slower.
+    gradient fade into denormals, which processors compute far more slowly than other numbers.
     """
     if threads:
         torch.set_num_threads(threads)

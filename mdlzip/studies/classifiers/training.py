@@ -241,7 +241,7 @@ class Trainer:
 def _channels_last(model: nn.Module) -> None:
     """Lay the kernels of convolutions out so that these run up to 1.7 times as fast on a CPU."""
     for param in model.parameters():
-        if param.ndim == 4:
+        if param.ndim == 4 and param.device.type == "cpu":
             param.data = param.data.contiguous(memory_format=torch.channels_last)
 
 
