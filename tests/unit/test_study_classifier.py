@@ -15,7 +15,7 @@ from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.studies.classifiers.imagenet import folder_problem
 from mdlzip.studies.classifiers.networks import count_parameters, make_network
-from mdlzip.studies.classifiers.recipes import RECIPES
+from mdlzip.studies.classifiers.recipes import ONLY_PRUNED, RECIPES
 from mdlzip.studies.classifiers.run import Problem
 from mdlzip.studies.classifiers.sweep import Sweep, curves, run_sweep, summary
 from mdlzip.studies.classifiers.training import Phase, Trainer, evaluate
@@ -59,6 +59,26 @@ def test_sweep_resumes_and_sums_up(tmp_path: Path) -> None:
         sum(run["compression_rate"] for run in again[1::2]) / 2, abs=1e-3
     )
     assert found["paper"]["ours"]["drr"] == {"error_increase_points": 0.16, "compression_rate": 92}
+
+
+def test_unregularised_network_is_kept_when_only_pruning_changes(tmp_path: Path) -> None:
+    other = replace(
+        SHORT, input_dropout=0.3, rounds=1, round_epochs=2, regrow_epochs=1, round_lr=0.1,
+        round_alpha=0.5, mode="accuracy", tolerance=0.1, judge="train", probe=7, criterion="rms",
+        least=0.01, most=0.4, rate=2.0, give_up=9.0, drop=9.0, final_alpha=0.7,
+    )  # fmt: skip
+    assert all(getattr(other, name) != getattr(SHORT, name) for name in ONLY_PRUNED)
+    sweeps = [Sweep(NET, recipe, ("none",), seeds=1) for recipe in (SHORT, other)]
+    found = [
+        run_sweep(sweep, lambda seed: blob_problem(SHORT, seed), RunLog(tmp_path / str(i)), silent)
+        for i, sweep in enumerate(sweeps)
+    ]
+    timed = {"seconds", "seconds_per_epoch"}
+    first, second = ({k: v for k, v in runs[0].items() if k not in timed} for runs in found)
+    assert first == second
+    assert sweeps[0].key("rl1", 1e-4, 0) != sweeps[1].key("rl1", 1e-4, 0)
+    longer = Sweep(NET, replace(SHORT, final_epochs=SHORT.final_epochs + 1), ("none",), seeds=1)
+    assert longer.key("none", 0.0, 0) != first["key"]
 
 
 def test_sweep_refuses_bad_settings() -> None:

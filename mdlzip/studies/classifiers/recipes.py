@@ -13,6 +13,12 @@ from mdlzip.studies.classifiers.datasets import AUGMENTS
 
 CRITERIA = ("magnitude", "rms", "fisher")
 OPTIMISERS = ("adam", "sgd")
+ONLY_PRUNED = (
+    "input_dropout", "rounds", "round_epochs", "regrow_epochs", "round_lr",
+    "round_alpha", "mode", "tolerance", "judge", "probe", "criterion", "least", "most", "rate",
+    "give_up", "drop", "final_alpha",
+)  # fmt: skip
+"""Settings of `Recipe` that do not touch the unregularised network."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,14 @@ class Recipe:
             raise UsageError(f"window = {self.window} must be 0 or an even number from 4")
         if self.least > self.most:
             raise UsageError(f"least = {self.least} exceeds most = {self.most}")
+
+    def of_unregularised(self) -> Recipe:
+        """The same for the network that is not pruned: what has no effect on it is as by default.
+
+        So a study with other rounds need not train that network again.
+        """
+        default = Recipe()
+        return replace(self, **{name: getattr(default, name) for name in ONLY_PRUNED})
 
     def scaled(self, epochs: int) -> Recipe:
         """The same with `epochs` of regularised training and the other phases in proportion."""

@@ -99,7 +99,8 @@ class Sweep:
 
     def key(self, method: str, alpha: float, seed: int) -> dict[str, Any]:
         """What tells a run from others in the log."""
-        recipe = asdict(self.recipe)
+        plain = method == "none"
+        recipe = asdict(self.recipe.of_unregularised() if plain else self.recipe)
         recipe["rate"] = str(recipe["rate"])  # JSON has no infinity
         return {
             "net": self.net, "method": method, "alpha": alpha, "seed": seed, "recipe": recipe,
