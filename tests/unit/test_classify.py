@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,12 @@ from mdlzip.sparsity.base import Method, NoMethod
 from mdlzip.sparsity.masks import from_nonzero
 from mdlzip.sparsity.rl1 import RelaxedL1
 from mdlzip.studies.classifiers.datasets import InMemory, Split
+from mdlzip.studies.classifiers.distillation import (
+    Lessons,
+    distillation_loss,
+    load_weights,
+    save_weights,
+)
 from mdlzip.studies.classifiers.networks import make_network
 from mdlzip.studies.classifiers.pruning import Bounds, prune, within
 from mdlzip.studies.classifiers.recipes import ALPHAS, METHOD_OPTIONS, RECIPES, Recipe
@@ -264,3 +271,57 @@ def test_recipes_are_checked() -> None:
     assert (short.epochs, short.rounds, short.final_epochs) == (6, 4, 8)
     for net in RECIPES:
         assert set(METHOD_OPTIONS[net]) <= set(ALPHAS[net]) and PAPER[net].ours
+
+
+# --- distillation ---------------------------------------------------------------------------------
+
+
+def test_distillation_loss_of_a_small_case() -> None:
+    taught, logits = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    p = 1 / (1 + math.exp(-1.0))  # softmax([2, 0] / 2)
+    by_hand = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert float(distillation_loss(logits, taught, 2.0)) == pytest.approx(by_hand, rel=1e-6)
+    assert float(distillation_loss(taught, taught, 3.0)) == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift"])
+def test_lessons_are_what_the_teacher_says_of_these_images(augment: str) -> None:
+    train = blob_problem().train
+    assert isinstance(train, InMemory)
+    source = InMemory(Split(train.images, train.labels), augment)
+    teacher = make_network(NET, 10, 3)
+    lessons = Lessons(source, teacher)
+    for images, taught in lessons.batches(64, torch.Generator().manual_seed(0)):
+        assert torch.allclose(taught, teacher(images), atol=1e-5)
+    assert lessons.n == source.n and lessons.fixed == (augment == "none")
+
+
+def test_student_learns_from_the_teacher_alone() -> None:
+    """The labels of the training data are wrong; the teacher is right."""
+    problem = blob_problem()
+    teacher = run("none", 0.0, replace(QUICK, code=False)).model
+    source = problem.train
+    assert isinstance(source, InMemory)
+    wrong = InMemory(Split(source.images, (source.labels + 1) % 10))
+    recipe = replace(SHORT, temperature=2.0)
+    job = Job("rl1", 1e-4, 0, teacher=teacher)
+    assert run_once(replace(problem, train=wrong), recipe, job, silent).final.test_accuracy > 0.9
+    with pytest.raises(UsageError, match="teacher"):
+        run_once(problem, recipe, replace(job, teacher=None), silent)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    save_weights(make_network(NET, 10, 1).state_dict(), path)
+    model = make_network(NET, 10, 2)
+    load_weights(model, path)
+    for found, wanted in zip(
+        model.parameters(), make_network(NET, 10, 1).parameters(), strict=True
+    ):
+        assert torch.equal(found, wanted)
+    for other in (make_network(NET, 7, 0), make_network("lenet-5-caffe", 10, 0)):
+        with pytest.raises(UsageError, match="does not hold the weights"):
+            load_weights(other, path)
+    path.write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="does not hold the weights"):
+        load_weights(model, path)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from mdlzip.cli.app import app
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import NoMethod
+from mdlzip.studies.classifiers.distillation import load_weights
 from mdlzip.studies.classifiers.imagenet import folder_problem
 from mdlzip.studies.classifiers.networks import count_parameters, make_network
 from mdlzip.studies.classifiers.recipes import ONLY_PRUNED, RECIPES
@@ -65,7 +66,7 @@ def test_unregularised_network_is_kept_when_only_pruning_changes(tmp_path: Path)
     other = replace(
         SHORT, input_dropout=0.3, rounds=1, round_epochs=2, regrow_epochs=1, round_lr=0.1,
         round_alpha=0.5, mode="accuracy", tolerance=0.1, judge="train", probe=7, criterion="rms",
-        least=0.01, most=0.4, rate=2.0, give_up=9.0, drop=9.0, final_alpha=0.7,
+        least=0.01, most=0.4, rate=2.0, give_up=9.0, drop=9.0, final_alpha=0.7, temperature=2.0,
     )  # fmt: skip
     assert all(getattr(other, name) != getattr(SHORT, name) for name in ONLY_PRUNED)
     sweeps = [Sweep(NET, recipe, ("none",), seeds=1) for recipe in (SHORT, other)]
@@ -79,6 +80,40 @@ def test_unregularised_network_is_kept_when_only_pruning_changes(tmp_path: Path)
     assert sweeps[0].key("rl1", 1e-4, 0) != sweeps[1].key("rl1", 1e-4, 0)
     longer = Sweep(NET, replace(SHORT, final_epochs=SHORT.final_epochs + 1), ("none",), seeds=1)
     assert longer.key("none", 0.0, 0) != first["key"]
+
+
+def test_distilled_sweep_keeps_its_teachers(tmp_path: Path) -> None:
+    sweep = Sweep(NET, replace(SHORT, temperature=4.0), ("rl1",), (1e-4,), seeds=1)
+    asked: list[int] = []
+
+    def problem_of(seed: int) -> Problem:
+        asked.append(seed)
+        return blob_problem(SHORT, seed)
+
+    def steady(run: dict) -> dict:
+        return {k: v for k, v in run.items() if k not in ("seconds", "seconds_per_epoch")}
+
+    runs = run_sweep(sweep, problem_of, RunLog(tmp_path), silent)
+    (teacher,) = tmp_path.glob("unregularised-*.npz")
+    network = make_network(NET, 10, 0)
+    load_weights(network, teacher)
+    accuracy = evaluate(network, blob_problem(SHORT, 0).test).accuracy
+    assert 100 * accuracy == pytest.approx(runs[0]["accuracy_percent"])
+    labels = Sweep(NET, SHORT, ("rl1",), (1e-4,), seeds=1)
+    plain = run_sweep(labels, problem_of, RunLog(tmp_path, resume=True), silent)
+    assert plain[0] == runs[0] and plain[1]["rounds"] != runs[1]["rounds"]  # one baseline for both
+    log = tmp_path / "runs.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    again = run_sweep(sweep, problem_of, RunLog(tmp_path, resume=True), silent)
+    assert again[0] == runs[0] and steady(again[1]) == steady(runs[1])  # the teacher from its file
+    teacher.unlink()
+    asked.clear()
+    run_sweep(sweep, problem_of, RunLog(tmp_path, resume=True), silent)
+    assert asked == [0] and teacher.is_file()  # made anew
+    teacher.write_bytes(teacher.read_bytes()[:1000])
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(UsageError, match="does not hold the weights"):
+        run_sweep(sweep, problem_of, RunLog(tmp_path, resume=True), silent)
 
 
 def test_sweep_refuses_bad_settings() -> None:

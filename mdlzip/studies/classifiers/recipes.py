@@ -16,7 +16,7 @@ OPTIMISERS = ("adam", "sgd")
 ONLY_PRUNED = (
     "input_dropout", "rounds", "round_epochs", "regrow_epochs", "round_lr",
     "round_alpha", "mode", "tolerance", "judge", "probe", "criterion", "least", "most", "rate",
-    "give_up", "drop", "final_alpha",
+    "give_up", "drop", "final_alpha", "temperature",
 )  # fmt: skip
 """Settings of `Recipe` that do not touch the unregularised network."""
 
@@ -49,6 +49,9 @@ class Recipe:
     that goes on in it (0: relaxed, as in the paper; without any the few weights that are left may
     learn the training images by heart); average: share of its steps, from the end, whose weights
     are averaged (0: none; kept only if that does not raise validation loss).
+
+    temperature: if above 0, a pruned network learns, in all phases, what the unregularised one of
+    the same seed says at this temperature, in place of the labels (`distillation`).
 
     held_out: validation images, taken from the training data; code: count the bytes of labels and
     network as well (`label_code`).
@@ -85,6 +88,7 @@ class Recipe:
     final_lr: float = 1e-3
     final_alpha: float = 0.0
     average: float = 0.25
+    temperature: float = 0.0
     held_out: int = 5_000
     code: bool = True
 
@@ -107,7 +111,7 @@ class Recipe:
                 raise UsageError(f"{name} = {getattr(self, name)} must be above 0")
         for name in ("epochs", "rounds", "round_epochs", "regrow_epochs", "final_epochs",
                      "lr_warmup", "rho", "round_alpha", "final_alpha", "tolerance", "drop",
-                     "give_up", "window"):  # fmt: skip
+                     "give_up", "window", "temperature"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         for name in (

@@ -13,6 +13,7 @@ from mdlzip.sparsity.base import Method, check_alpha
 from mdlzip.sparsity.masks import Masks, apply_masks_, from_nonzero
 from mdlzip.sparsity.methods import make_method
 from mdlzip.studies.classifiers.datasets import InMemory, Source, Split, hold_out
+from mdlzip.studies.classifiers.distillation import Lessons
 from mdlzip.studies.classifiers.label_code import best_code, label_bits
 from mdlzip.studies.classifiers.networks import count_parameters, make_network
 from mdlzip.studies.classifiers.pruning import Bounds, prune
@@ -71,7 +72,7 @@ class Job:
     """What to run: the method, its strength in nats an example, the seed, the device.
 
     reference: validation accuracy (0..1) of the unregularised network of the same seed, None for
-    that network itself.
+    that network itself; teacher: that network, where the recipe's temperature asks for one.
     """
 
     method: str
@@ -79,6 +80,7 @@ class Job:
     seed: int
     device: str = "cpu"
     reference: float | None = None
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,13 @@ class Point:
 
 @dataclass
 class Result:
-    """The finished network, where it ended and how it got there; `figures` is JSON."""
+    """The finished network, where it ended and how it got there; `figures` is JSON.
+
+    weights: of the network before they were rounded for their code; `model` holds those after it.
+    """
 
     model: nn.Module
+    weights: dict[str, Tensor]
     final: Point
     rounds: list[Point] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -120,9 +126,18 @@ class Run:
         self.on_progress = on_progress
         self.model = make_network(problem.net, problem.classes, job.seed).to(job.device)
         self.trainer = Trainer(
-            self.model, problem.train, problem.valid, recipe, self.method, job.seed, on_progress
+            self.model, self._lessons(), problem.valid, recipe, self.method, job.seed, on_progress
         )
         self.parameters = count_parameters(self.model)
+
+    def _lessons(self) -> Source:
+        """What is trained on: the labels, or what the teacher says."""
+        train, teacher = self.problem.train, self.job.teacher
+        if not self.recipe.temperature or self.job.method == "none":
+            return train
+        if teacher is None:
+            raise UsageError("a temperature above 0 needs the unregularised network as a teacher")
+        return Lessons(train, teacher.to(self.job.device))
 
     @property
     def penalised(self) -> bool:
@@ -139,7 +154,7 @@ class Run:
             points, masks = self._rounds()
         self.trainer.fit(self._last_phase(), masks)
         final = self._point()
-        result = Result(self.model, final, points)
+        result = Result(self.model, snapshot(self.model), final, points)
         result.figures = {**self._training_figures(points), **self._code_figures()}
         return result
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import check_alpha
+from mdlzip.studies.classifiers.distillation import load_weights, save_weights
+from mdlzip.studies.classifiers.networks import make_network
 from mdlzip.studies.classifiers.recipes import ALPHAS, Recipe
 from mdlzip.studies.classifiers.run import Job, Problem, Result, method_for, run_once
 from mdlzip.studies.classifiers.training import Diverged, Progress
@@ -126,33 +129,65 @@ def run_sweep(
         for method, alpha in sweep.jobs(seed):
             key = sweep.key(method, alpha, seed)
             run = log.find(key)
-            if run is None:
+            if run is None or (method == "none" and not _has_teacher(sweep, log, run)):
                 problem = problem or problem_of(seed)
-                run = log.add(key, _one(sweep, problem, method, alpha, seed, base, on_progress))
+                job = _job(sweep, problem, log, key, base)
+                run = log.add(key, _one(sweep, problem, log, job, base, on_progress))
             base = run if method == "none" else base
             runs.append(run)
             on_progress("study", len(runs), total, _note(run))
     return runs
 
 
+def _has_teacher(sweep: Sweep, log: RunLog, run: dict[str, Any]) -> bool:
+    """Whether the weights of an unregularised run are there, or nobody asks for them."""
+    if not sweep.recipe.temperature or run.get("diverged"):
+        return True
+    return _teacher_path(sweep, log, run["key"]["seed"]).is_file()
+
+
+def _teacher_path(sweep: Sweep, log: RunLog, seed: int) -> Path:
+    """Beside the log; named by the settings, so that none teaches a study of others."""
+    settings = json.dumps(sweep.key("none", 0.0, seed), sort_keys=True).encode()
+    return log.path.with_name(f"unregularised-{hashlib.sha256(settings).hexdigest()[:16]}.npz")
+
+
+def _job(
+    sweep: Sweep,
+    problem: Problem,
+    log: RunLog,
+    key: dict[str, Any],
+    base: dict[str, Any] | None,
+) -> Job:
+    """The job of a run; base: the unregularised run of the seed, None for that run itself."""
+    job = Job(key["method"], key["alpha"], key["seed"], sweep.device)
+    if base is None or base.get("diverged"):
+        return job
+    job = replace(job, reference=base["valid_accuracy_percent"] / 100)
+    if not sweep.recipe.temperature:
+        return job
+    teacher = make_network(problem.net, problem.classes, job.seed)
+    load_weights(teacher, _teacher_path(sweep, log, job.seed))
+    return replace(job, teacher=teacher)
+
+
 def _one(
     sweep: Sweep,
     problem: Problem,
-    method: str,
-    alpha: float,
-    seed: int,
+    log: RunLog,
+    job: Job,
     base: dict[str, Any] | None,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """The result of one run, as it is logged."""
     if base is not None and base.get("diverged"):
         return {"diverged": True}
-    reference = None if base is None else base["valid_accuracy_percent"] / 100
-    job = Job(method, alpha, seed, sweep.device, reference)
     try:
         result = run_once(problem, sweep.recipe, job, on_progress)
     except Diverged:
         return {"diverged": True}
+    if job.method == "none" and sweep.recipe.temperature:
+        save_weights(result.weights, _teacher_path(sweep, log, job.seed))
     return described(result, base)
 
 

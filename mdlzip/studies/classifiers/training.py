@@ -20,6 +20,7 @@ from mdlzip.sparsity.masks import MaskHold, Masks
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.studies.classifiers.compact import Compaction, can_shrink
 from mdlzip.studies.classifiers.datasets import Source
+from mdlzip.studies.classifiers.distillation import distillation_loss
 from mdlzip.studies.classifiers.networks import prunable
 from mdlzip.studies.classifiers.recipes import Recipe
 
@@ -208,7 +209,7 @@ class Trainer:
                 group["lr"] = rate
             logits = model(self._dropped(images).to(self.device, non_blocking=True))
             target = labels.to(self.device, non_blocking=True)
-            loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+            loss = self._loss(logits, target)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self._penalise(weights, alpha)
@@ -219,6 +220,12 @@ class Trainer:
                 average.add()
             total += loss.detach() * len(labels)
         return float(total) / self.train.n
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats an example; target: labels int64 [b], or a teacher's logits [b, classes]."""
+        if target.is_floating_point():
+            return distillation_loss(logits, target, self.recipe.temperature)
+        return F.cross_entropy(logits, target, label_smoothing=self.recipe.label_smoothing)
 
     def _dropped(self, images: Tensor) -> Tensor:
         """The images with the recipe's share of their numbers zeroed; the unregularised as is."""
