@@ -258,7 +258,7 @@ def test_recipes_are_checked() -> None:
     for bad in (
         {"optimiser": "muon"}, {"window": 5}, {"least": 0.5, "most": 0.1}, {"batch": 0},
         {"rate": 0.0}, {"alpha_ramp": 1.5}, {"tolerance": -1.0}, {"criterion": "luck"},
-        {"input_dropout": 1.0}, {"regrow_epochs": -1},
+        {"input_dropout": 1.0}, {"regrow_epochs": -1}, {"lesson_shift": 5}, {"temperature": -1.0},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             replace(QUICK, **bad)
@@ -285,15 +285,23 @@ def test_distillation_loss_of_a_small_case() -> None:
 
 
 @pytest.mark.parametrize("augment", ["none", "shift"])
-def test_lessons_are_what_the_teacher_says_of_these_images(augment: str) -> None:
+@pytest.mark.parametrize("shift", [0, 1])
+def test_lessons_are_what_the_teacher_says_of_these_images(augment: str, shift: int) -> None:
     train = blob_problem().train
     assert isinstance(train, InMemory)
-    source = InMemory(Split(train.images, train.labels), augment)
     teacher = make_network(NET, 10, 3)
-    lessons = Lessons(source, teacher)
+    lessons = Lessons(InMemory(Split(train.images, train.labels), augment), teacher, shift)
+    seen = []
     for images, taught in lessons.batches(64, torch.Generator().manual_seed(0)):
         assert torch.allclose(taught, teacher(images), atol=1e-5)
-    assert lessons.n == source.n and lessons.fixed == (augment == "none")
+        seen.append(images)
+    shuffled = torch.cat(seen)
+    assert shuffled.shape == train.images.shape == (lessons.n, 1, 28, 28)
+    as_they_are = {image.numpy().tobytes() for image in train.images}
+    found = sum(image.numpy().tobytes() in as_they_are for image in shuffled) / lessons.n
+    assert found == 1 if not shift and augment == "none" else found < 0.4
+    plain = torch.cat([images for images, _ in lessons.batches(64)])
+    assert torch.equal(plain, train.images)
 
 
 def test_student_learns_from_the_teacher_alone() -> None:

@@ -67,6 +67,7 @@ def test_unregularised_network_is_kept_when_only_pruning_changes(tmp_path: Path)
         SHORT, input_dropout=0.3, rounds=1, round_epochs=2, regrow_epochs=1, round_lr=0.1,
         round_alpha=0.5, mode="accuracy", tolerance=0.1, judge="train", probe=7, criterion="rms",
         least=0.01, most=0.4, rate=2.0, give_up=9.0, drop=9.0, final_alpha=0.7, temperature=2.0,
+        lesson_shift=1,
     )  # fmt: skip
     assert all(getattr(other, name) != getattr(SHORT, name) for name in ONLY_PRUNED)
     sweeps = [Sweep(NET, recipe, ("none",), seeds=1) for recipe in (SHORT, other)]

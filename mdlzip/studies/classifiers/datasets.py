@@ -105,12 +105,21 @@ def shifted(images: Tensor, most: int, flips: bool, generator: torch.Generator) 
 
     images: float32 [n, c, h, w]; flips: mirror each with probability 1/2 as well.
     """
+    moves = torch.randint(2 * most + 1, (2, len(images)), generator=generator)
+    mirrored = torch.rand(len(images), 1, generator=generator) < 0.5 if flips else None
+    return moved(images, moves, most, mirrored)
+
+
+def moved(images: Tensor, moves: Tensor, most: int, mirrored: Tensor | None = None) -> Tensor:
+    """Each image moved by moves - most pixels, zeros coming in.
+
+    images: float32 [n, c, h, w]; moves: int64 [2, n] of rows and columns, 0..2 most; mirrored:
+    bool [n, 1], which ones are flipped left to right first.
+    """
     n, _, height, width = images.shape
-    moves = torch.randint(2 * most + 1, (2, n), generator=generator)
     rows = moves[0, :, None] + torch.arange(height)
     columns = moves[1, :, None] + torch.arange(width)
-    if flips:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+    if mirrored is not None:
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(images, (most, most, most, most)).permute(0, 2, 3, 1)
     which = torch.arange(n)[:, None, None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.errors import UsageError
-from mdlzip.studies.classifiers.datasets import InMemory, Source, Split
+from mdlzip.studies.classifiers.datasets import InMemory, Source, moved
 
 BATCH = 500
 
@@ -24,30 +24,68 @@ BATCH = 500
 class Lessons:
     """A `Source` of images with the logits (float32 [b, classes]) of `teacher` for labels.
 
-    What the teacher says of images that come as they are is computed once, of others each time.
-    The teacher sees the images without the student's dropout, in evaluation mode.
+    shift: in shuffled passes each image is moved by up to so many pixels either way, and the
+    teacher says what it makes of it there; it sees no dropout. What it says of images in memory
+    that are not augmented otherwise is computed once, (2 shift + 1)^2 times the images.
     """
 
-    def __init__(self, source: Source, teacher: nn.Module) -> None:
-        self.source, self.teacher = source, teacher.eval().requires_grad_(False)
+    def __init__(self, source: Source, teacher: nn.Module, shift: int = 0) -> None:
+        self.source, self.shift = source, shift
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.taught: Tensor | None = None
         if isinstance(source, InMemory) and source.augment == "none":
-            parts = [self._logits(images) for images in source.images.split(BATCH)]
-            self.source = InMemory(Split(source.images, torch.cat(parts)))
-            self.fixed = True
-        else:
-            self.fixed = False
+            self.taught = torch.stack([self._all_logits(source, m) for m in range(self.places)])
 
     @property
     def n(self) -> int:
         """Number of images."""
         return self.source.n
 
+    @property
+    def places(self) -> int:
+        """Where an image may stand: the one in the middle is `places // 2`."""
+        return (2 * self.shift + 1) ** 2
+
     def batches(
         self, size: int, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Source`."""
-        for images, labels in self.source.batches(size, generator):
-            yield images, labels if self.fixed else self._logits(images)
+        if self.taught is not None:
+            yield from self._known(self.taught, size, generator)
+            return
+        for images, _ in self.source.batches(size, generator):
+            moves = self._places(len(images), generator)
+            there = self._moved(images, moves)
+            yield there, self._logits(there)
+
+    def _known(
+        self, taught: Tensor, size: int, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches where all that the teacher says ([places, n, classes]) is known already."""
+        assert isinstance(self.source, InMemory)
+        shuffled = generator is not None
+        order = torch.randperm(self.n, generator=generator) if shuffled else torch.arange(self.n)
+        for chosen in order.split(size):
+            moves = self._places(len(chosen), generator)
+            rows = chosen.to(taught.device)
+            images = self.source.images[rows]
+            yield self._moved(images, moves), taught[moves.to(taught.device), rows]
+
+    def _places(self, n: int, generator: torch.Generator | None) -> Tensor:
+        if generator is None or not self.shift:
+            return torch.full((n,), self.places // 2)
+        return torch.randint(self.places, (n,), generator=generator)
+
+    def _moved(self, images: Tensor, places: Tensor) -> Tensor:
+        if not self.shift:
+            return images
+        side = 2 * self.shift + 1
+        return moved(images, torch.stack([places // side, places % side]), self.shift)
+
+    def _all_logits(self, source: InMemory, place: int) -> Tensor:
+        parts = source.images.split(BATCH)
+        there = [self._moved(part, torch.full((len(part),), place)) for part in parts]
+        return torch.cat([self._logits(part) for part in there])
 
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:

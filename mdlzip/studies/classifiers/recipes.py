@@ -13,10 +13,11 @@ from mdlzip.studies.classifiers.datasets import AUGMENTS
 
 CRITERIA = ("magnitude", "rms", "fisher")
 OPTIMISERS = ("adam", "sgd")
+MAX_LESSON_SHIFT = 4  # pixels; what a teacher says is kept for (2 shift + 1)^2 places of each image
 ONLY_PRUNED = (
     "input_dropout", "rounds", "round_epochs", "regrow_epochs", "round_lr",
     "round_alpha", "mode", "tolerance", "judge", "probe", "criterion", "least", "most", "rate",
-    "give_up", "drop", "final_alpha", "temperature",
+    "give_up", "drop", "final_alpha", "temperature", "lesson_shift",
 )  # fmt: skip
 """Settings of `Recipe` that do not touch the unregularised network."""
 
@@ -51,7 +52,8 @@ class Recipe:
     are averaged (0: none; kept only if that does not raise validation loss).
 
     temperature: if above 0, a pruned network learns, in all phases, what the unregularised one of
-    the same seed says at this temperature, in place of the labels (`distillation`).
+    the same seed says at this temperature, in place of the labels (`distillation`); lesson_shift:
+    of images that are moved by up to so many pixels either way.
 
     held_out: validation images, taken from the training data; code: count the bytes of labels and
     network as well (`label_code`).
@@ -89,6 +91,7 @@ class Recipe:
     final_alpha: float = 0.0
     average: float = 0.25
     temperature: float = 0.0
+    lesson_shift: int = 0
     held_out: int = 5_000
     code: bool = True
 
@@ -111,7 +114,7 @@ class Recipe:
                 raise UsageError(f"{name} = {getattr(self, name)} must be above 0")
         for name in ("epochs", "rounds", "round_epochs", "regrow_epochs", "final_epochs",
                      "lr_warmup", "rho", "round_alpha", "final_alpha", "tolerance", "drop",
-                     "give_up", "window", "temperature"):  # fmt: skip
+                     "give_up", "window", "temperature", "lesson_shift"):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} = {getattr(self, name)} must be at least 0")
         for name in (
@@ -121,6 +124,10 @@ class Recipe:
                 raise UsageError(f"{name} = {getattr(self, name)} is outside 0..1")
         if self.window and (self.window < 4 or self.window % 2):
             raise UsageError(f"window = {self.window} must be 0 or an even number from 4")
+        if self.lesson_shift > MAX_LESSON_SHIFT:
+            raise UsageError(
+                f"lesson_shift = {self.lesson_shift} exceeds {MAX_LESSON_SHIFT} pixels"
+            )
         if self.least > self.most:
             raise UsageError(f"least = {self.least} exceeds most = {self.most}")
 

@@ -137,7 +137,7 @@ class Run:
             return train
         if teacher is None:
             raise UsageError("a temperature above 0 needs the unregularised network as a teacher")
-        return Lessons(train, teacher.to(self.job.device))
+        return Lessons(train, teacher.to(self.job.device), self.recipe.lesson_shift)
 
     @property
     def penalised(self) -> bool:
