@@ -186,7 +186,8 @@ RECIPES: dict[str, Recipe] = {
         rate=95.0, final_alpha=1.0,
     ),
     "lenet-5-caffe": Recipe(
-        epochs=24, window=6, rounds=32, round_epochs=4, final_epochs=40, probe=5_000, rate=350.0
+        epochs=24, window=6, rounds=40, round_epochs=3, regrow_epochs=3, least=0.08, most=0.15,
+        rate=345.0, probe=5_000, final_epochs=30, final_alpha=0.3, temperature=4.0, lesson_shift=1,
     ),
     "vgg-16-512": Recipe(
         epochs=160, window=20, augment="crop-flip", rounds=8, round_epochs=5, final_epochs=40,
@@ -214,7 +215,7 @@ ALPHAS: dict[str, dict[str, tuple[float, ...]]] = {
         **_COMMON, "rl1": (7e-5, 1e-4), "drr": (1e-5, 3e-5), "drr-o": (1e-5, 3e-5),
     },
     "lenet-5-caffe": {
-        **_COMMON, "rl1": (5e-5, 1e-4), "drr": (5e-6, 1e-5), "drr-o": (5e-6, 1e-5),
+        **_COMMON, "rl1": (4e-4,), "drr": (1e-4,), "drr-o": (1e-4,),
     },
     "vgg-16-512": {**_COMMON, "rl1": (5e-6, 1e-5), "drr": (1e-6, 3e-6), "drr-o": (1e-6, 3e-6)},
     "resnet-50": {
