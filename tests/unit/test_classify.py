@@ -258,7 +258,8 @@ def test_recipes_are_checked() -> None:
     for bad in (
         {"optimiser": "muon"}, {"window": 5}, {"least": 0.5, "most": 0.1}, {"batch": 0},
         {"rate": 0.0}, {"alpha_ramp": 1.5}, {"tolerance": -1.0}, {"criterion": "luck"},
-        {"input_dropout": 1.0}, {"regrow_epochs": -1}, {"lesson_shift": 5}, {"temperature": -1.0},
+        {"input_dropout": 1.0}, {"regrow_epochs": -1}, {"temperature": -1.0},
+        {"lesson_shift": 5, "temperature": 4.0}, {"lesson_shift": 1},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             replace(QUICK, **bad)

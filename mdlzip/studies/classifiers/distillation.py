@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.errors import UsageError
+from mdlzip.fileio.atomic import AtomicOutput
 from mdlzip.studies.classifiers.datasets import InMemory, Source, moved
 
 BATCH = 500
@@ -109,10 +110,9 @@ def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Ten
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict as .npz; the file is there whole or not at all."""
     arrays = {name: value.cpu().numpy() for name, value in weights.items()}
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
+    with AtomicOutput(path, force=True) as output:
+        np.savez(output.file, **arrays)  # type: ignore[arg-type]
+        output.commit()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -128,6 +128,8 @@ class Recipe:
             raise UsageError(
                 f"lesson_shift = {self.lesson_shift} exceeds {MAX_LESSON_SHIFT} pixels"
             )
+        if self.lesson_shift and not self.temperature:
+            raise UsageError("lesson_shift has no effect without a temperature above 0")
         if self.least > self.most:
             raise UsageError(f"least = {self.least} exceeds most = {self.most}")
 
