@@ -30,6 +30,7 @@ _TRAINING_KEYS = (
     "integer_bits_per_byte",
     "steps",
     "train_seconds",
+    "step_seconds",
     "alpha",
     "online_bytes",
 )
@@ -101,7 +102,7 @@ def figures(
     """All figures that can be told from what is given; units are in the keys.
 
     training: what the trainer measured (`float_bits_per_byte`, `qat_bits_per_byte`,
-    `integer_bits_per_byte`, `steps`, `train_seconds`), any of them absent.
+    `integer_bits_per_byte`, `steps`, `train_seconds`, `step_seconds`), any of them absent.
     encode_s, decode_s: seconds for the whole file, training excluded.
     """
     out: dict[str, Number] = {

@@ -127,7 +127,7 @@ def _show(runs: list[dict[str, Any]]) -> None:
                 f"{run['ledger']['data']:,}",
                 f"{f['archive_bytes']:,}",
                 f"{f['archive_bytes'] / base - 1:+.1%}",
-                f"{1000 * f['train_seconds'] / f['steps']:.1f}",
+                f"{1000 * f.get('step_seconds', 0):.1f}",
             )
         )
     key, least = runs[0]["key"], best(runs)

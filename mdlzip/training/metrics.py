@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,15 @@ def prequential_bytes(records: list[dict[str, Any]], total_bytes: int) -> float:
     last = float(np.interp(total_bytes, x, y))
     x, y = np.append(x[inside], total_bytes), np.append(y[inside], last)
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum()) / 8
+
+
+def step_seconds(records: list[dict[str, Any]]) -> float:
+    """Seconds of a training step with its penalty: the median over the log, 0 if it tells nothing.
+
+    records: the lines of a metrics file, with elapsed_s since training began. Only steps before
+    pruning count, after which no method costs anything; its search is not a step either.
+    """
+    before = takewhile(lambda record: record.get("event") != "prune", records)
+    at = [(r["step"], r["elapsed_s"]) for r in before if r.get("event") == "step"]
+    took = [(t1 - t0) / (s1 - s0) for (s0, t0), (s1, t1) in pairwise(at) if s1 > s0]
+    return statistics.median(took) if took else 0.0

@@ -29,7 +29,7 @@ from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.training import checkpoint, figures
 from mdlzip.training.data import IGNORE, Batch
-from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
+from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.penalty import make_penalty, price_weights
 from mdlzip.training.planner import Plan, make_batches
@@ -229,15 +229,19 @@ class Trainer:
         """Bytes of all batches before this step, on average."""
         return self.progress.step * self.batches.passes_per_step * len(self.data)
 
-    def _online(self) -> dict[str, float]:
-        """The online code length, if the run has seen the whole file."""
+    def _from_log(self) -> dict[str, float]:
+        """The time of a step, and the online code length if the run has seen the whole file."""
         path = self.metrics.path
-        if path is None or self._bytes_seen() < len(self.data):
+        if path is None:
             return {}
         try:
-            return {"online_bytes": prequential_bytes(read_metrics(path), len(self.data))}
+            records = read_metrics(path)
+            out = {"step_seconds": step_seconds(records)}
+            if self._bytes_seen() >= len(self.data):
+                out["online_bytes"] = prequential_bytes(records, len(self.data))
         except (OSError, UsageError):
             return {}  # a metrics file that another run has begun anew
+        return out
 
     # --- phases ------------------------------------------------------------------------------
 
@@ -324,7 +328,7 @@ class Trainer:
             "train_seconds": self.progress.elapsed_s,
             "alpha": self.config.alpha,
         }
-        out |= self._online()
+        out |= self._from_log()
         self.metrics.write("finish", **out)
         if not integer < 1e3:
             raise ExportRefused(

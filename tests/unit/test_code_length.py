@@ -17,7 +17,7 @@ from mdlzip.studies.code_length import (
     nats_to_bytes,
     regression_bits,
 )
-from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics
+from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
 
 
 def test_gaussian_bits_by_hand() -> None:
@@ -90,3 +90,15 @@ def test_online_code_length_by_hand(tmp_path: Path) -> None:
         prequential_bytes(records, 301)
     with pytest.raises(UsageError, match="covers 0 of"):
         prequential_bytes([], 10)
+
+
+def test_time_of_a_step_is_the_median_before_pruning() -> None:
+    """A checkpoint in the third interval and cheaper steps under the mask do not count."""
+    records = [
+        {"event": "step", "step": step, "elapsed_s": at}
+        for step, at in ((0, 0.5), (1, 0.7), (11, 2.7), (21, 12.7), (31, 14.9))
+    ]
+    cheap = [{"event": "step", "step": 41 + 10 * i, "elapsed_s": 15.0 + i / 10} for i in range(9)]
+    assert step_seconds([*records, {"event": "prune", "step": 40}, *cheap]) == pytest.approx(0.21)
+    assert step_seconds(records[:1]) == 0.0
+    assert step_seconds([]) == 0.0
