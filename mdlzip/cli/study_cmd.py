@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from mdlzip.cli.study_classifier import cifar, imagenet, mnist
+from mdlzip.cli.study_overhead import overhead
 from mdlzip.cli.study_teacher import teacher_student
 from mdlzip.cli.study_transformer import transformer
 
@@ -19,3 +20,4 @@ study.command("mnist")(mnist)
 study.command("cifar")(cifar)
 study.command("imagenet")(imagenet)
 study.command("teacher-student")(teacher_student)
+study.command("overhead")(overhead)

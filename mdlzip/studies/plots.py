@@ -138,11 +138,20 @@ def _isolines(plot: Any, axes: Axes) -> None:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if not (np.isfinite([low, high]).all() and high > low):
         return
-    levels = np.geomspace(low, high, 10) if low > 0 else np.linspace(low, high, 10)
     lines = plot.contour(
-        grid_x, grid_y, values, levels=levels[1:-1], cmap="viridis", linewidths=0.7
+        grid_x, grid_y, values, levels=_levels(low, high), cmap="viridis", linewidths=0.7
     )
-    plot.clabel(lines, fontsize=7, fmt=lambda v: f"{v:.4g}")
+    plot.clabel(lines, fontsize=7, fmt=lambda v: f"{v:,.0f}" if v >= 1000 else f"{v:.4g}")
     if axes.isolines_label:
         words = f"thin lines: {axes.isolines_label}"
         plot.text(0.01, 0.01, words, fontsize=7, transform=plot.transAxes)
+
+
+def _levels(low: float, high: float) -> np.ndarray:
+    """Some ten values between low and high: round ones, or where they span decades, even ratios."""
+    from matplotlib.ticker import MaxNLocator
+
+    if 0 < 10 * low < high:
+        return np.geomspace(low, high, 10)[1:-1]
+    values = np.asarray(MaxNLocator(10).tick_values(low, high))
+    return values[(values > low) & (values < high)]

@@ -136,7 +136,7 @@ class Trainer:
                 self._start_quantising()
             if p.quantising and p.step % _REFIT_EVERY == 0:
                 self._refit_vectors()
-            self._step()
+            self.step()
             now = time.monotonic()
             p.elapsed_s += now - last_step
             last_step = now
@@ -187,7 +187,8 @@ class Trainer:
         fast = kind == "cuda" or torch.cpu._is_avx512_bf16_supported()
         return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One training step at the fraction and step of `progress`, which it leaves as they are."""
         x, y, matches = self.batches.batch(self.progress.step).to(self.device)
         with self._autocast():
             logits = self.model(x, matches)

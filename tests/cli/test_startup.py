@@ -18,6 +18,7 @@ OPTIONS = Path(__file__).with_name("options.txt")
 COMMANDS = (
     "compress", "decompress", "test", "list", "bench", "export", "import", "doctor",
     "study transformer", "study teacher-student", "study mnist", "study cifar", "study imagenet",
+    "study overhead",
 )  # fmt: skip
 
 

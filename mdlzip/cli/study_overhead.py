@@ -1,0 +1,83 @@
+"""`mdlzip study overhead`: what an l0 method adds to a training step (Table 4)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdlzip.cli import options as opt
+from mdlzip.cli.console import guarded, result, result_json, table
+from mdlzip.cli.progress import make_progress
+from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.values import parse_list, parse_size
+
+if TYPE_CHECKING:
+    from mdlzip.studies.overhead import Overhead
+
+
+@guarded
+def overhead(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A regular file.")],
+    methods: Annotated[
+        str,
+        typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,pmmp."),
+    ] = "rl1,drr,pmmp,fpp,admm",
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, metavar="N", help="Turns of 5 steps a method.")
+    ] = 40,
+    preset: opt.Preset = None,
+    config: opt.ConfigFile = None,
+    overrides: opt.Overrides = None,
+    chunk_size: opt.ChunkSize = "512",
+    device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    progress: opt.ProgressMode = "auto",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> int:
+    """Time training steps on FILE with each l0 method and without, in turn."""
+    from mdlzip.codec import CompressOptions
+    from mdlzip.corpus import open_corpus
+    from mdlzip.studies.overhead import measure_overhead
+
+    options = CompressOptions(
+        preset=preset,
+        config_file=config,
+        overrides=tuple(overrides or ()),
+        chunk_size=parse_size(chunk_size),
+        device=device,
+        threads=threads,
+    )
+    names = parse_list(methods, str, "--method")
+    with (
+        open_corpus(file) as corpus,
+        StopSwitch().installed(),
+        make_progress(progress, quiet=quiet) as show,
+    ):
+        found = measure_overhead(corpus.data, names, options, rounds, show)
+    if as_json:
+        result_json({"schema": 1, "file": file.name, "rounds": rounds, **asdict(found)})
+    elif not quiet:
+        _show(found)
+    return 0
+
+
+def _show(found: Overhead) -> None:
+    rows = [
+        (
+            cost.method,
+            f"{1000 * cost.step_seconds:.1f}",
+            f"{cost.overhead:+.1%}",
+            f"{cost.low:+.1%} to {cost.high:+.1%}",
+        )
+        for cost in found.costs
+    ]
+    result(
+        f"{found.preset}: {found.n_weights:,} weights, {found.batch_bytes:,.0f} bytes a step, "
+        f"{found.device}, threads: {found.threads}"
+    )
+    result(table(("method", "ms/step", "over none", "quartiles"), rows, "<>>>"))

@@ -1,0 +1,143 @@
+"""What an l0 method adds to the time of a training step of the compressor (Table 4).
+
+All methods train side by side in one process and take their steps in turn, so that each round
+compares them under the same conditions: a machine that grows slower slows all of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdlzip.chunks import Layout
+from mdlzip.codec import CompressOptions
+from mdlzip.config import check_method
+from mdlzip.errors import UsageError
+from mdlzip.training.cpu import settled_cpu
+from mdlzip.training.planner import Plan, make_plan
+from mdlzip.training.trainer import Trainer
+
+BASELINE = "none"
+_STEPS_A_TURN = 5
+_WARM_UP_ROUNDS = 2  # allocations, kernels chosen at the first call
+_INSIDE_THE_PENALTY = 0.5  # fraction of the run: past the warm-up of alpha, before pruning
+
+Progress = Callable[[str, float, float, str], None]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A method's step. step_seconds: median over the rounds; overhead: median over the rounds of
+    its time over that of `none` in the same round, less 1; low, high: quartiles of it.
+    """
+
+    method: str
+    step_seconds: float
+    overhead: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """The costs, `none` first, and what they were measured on."""
+
+    preset: str
+    n_weights: int
+    batch_bytes: float
+    device: str
+    threads: int
+    costs: tuple[Cost, ...]
+
+
+def measure_overhead(
+    data: np.ndarray,
+    methods: Sequence[str],
+    options: CompressOptions,
+    rounds: int,
+    on_progress: Progress,
+) -> Overhead:
+    """Time training steps on `data` (uint8, one-dimensional) with each method and without any.
+
+    options: as for compress; its method is not used. rounds: turns of 5 steps for each method.
+    Nothing is written but temporary logs. Raises UsageError for empty data, an unknown method or
+    no rounds.
+    """
+    for method in methods:
+        check_method(method)
+    if not len(data):
+        raise UsageError("an empty file has nothing to train on")
+    if rounds < 1:
+        raise UsageError(f"{rounds} rounds measure nothing")
+    names = (BASELINE, *(m for m in dict.fromkeys(methods) if m != BASELINE))
+    layout = Layout(len(data), options.chunk_size, options.chunks_per_group())
+    # The plan of a run is where its preset comes from; its method would be every trainer's.
+    chosen: Any = replace(options, method=None)
+    with ExitStack() as stack:
+        stack.enter_context(settled_cpu(chosen.threads))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdlzip-study-")))
+        plan = make_plan(data, layout, chosen, time.monotonic())
+        trainers = {}
+        for name in names:
+            trainers[name] = _trainer(name, data, layout, chosen, plan, folder / name)
+            stack.callback(trainers[name].metrics.close)
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(-_WARM_UP_ROUNDS, rounds):
+            # There and back again: no method always follows the same one.
+            for name in names if number % 2 else reversed(names):
+                seconds = _turn(trainers[name])
+                if number >= 0:
+                    times[name].append(seconds)
+            on_progress("steps", number + 1 + _WARM_UP_ROUNDS, rounds + _WARM_UP_ROUNDS, "")
+        model, batches = trainers[BASELINE].model, trainers[BASELINE].batches
+        return Overhead(
+            plan.preset.name,
+            sum(p.numel() for p in model.parameters()),
+            batches.passes_per_step * len(data),
+            plan.device,
+            torch.get_num_threads(),
+            paired_costs(times),
+        )
+
+
+def _trainer(
+    method: str, data: np.ndarray, layout: Layout, options: Any, plan: Plan, folder: Path
+) -> Trainer:
+    train = replace(plan.preset.train, method=method)
+    plan = replace(plan, preset=replace(plan.preset, train=train))
+    trainer = Trainer(data, layout, options, plan, folder)
+    trainer.progress.fraction = _INSIDE_THE_PENALTY
+    return trainer
+
+
+def _turn(trainer: Trainer) -> float:
+    """Seconds of a step: the mean over a turn."""
+    cuda = trainer.device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(_STEPS_A_TURN):
+        trainer.step()
+        trainer.progress.step += 1
+    if cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / _STEPS_A_TURN
+
+
+def paired_costs(times: Mapping[str, Sequence[float]]) -> tuple[Cost, ...]:
+    """Medians and quartiles. times: method -> seconds of a step, one a round; with BASELINE."""
+    out = []
+    for method, seconds in times.items():
+        more = np.asarray(seconds) / np.asarray(times[BASELINE]) - 1
+        low, middle, high = (float(np.quantile(more, q)) for q in (0.25, 0.5, 0.75))
+        out.append(Cost(method, statistics.median(seconds), middle, low, high))
+    return tuple(out)
