@@ -16,13 +16,14 @@ from mdlzip.archive.header import MAGIC
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.codec.decode import Machine, decode_archive
 from mdlzip.codec.options import CompressOptions, no_progress
-from mdlzip.config import ModelConfig
+from mdlzip.config import ModelConfig, load_preset
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
     tensor_shapes,
 )
+from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 
 TINY = ModelConfig(d_model=16, n_layers=1, n_heads=1, d_ff=32, window=8, conv_width=2)
 GENERAL_METHODS = ("stored", "zstd", "xz")
@@ -146,10 +147,17 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
 
     def train(data, layout, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
         record.calls += 1
-        checkpoint = work_dir / "step-1"
-        record.resumed += checkpoint.exists()
-        checkpoint.mkdir(exist_ok=True)
-        (checkpoint / "weights").write_bytes(b"w")
+        record.resumed += more["resumed"] is not None
+        settings = Settings(
+            load_preset("nano"),
+            layout.chunk_size,
+            layout.group_chunks,
+            options.seed,
+            None,
+            60.0,
+            len(data),
+        )
+        save(work_dir, Checkpoint(settings, Progress(step=1), {}, {}))
         if "raises" in outcome:
             raise outcome["raises"]  # type: ignore[misc]
         return SimpleNamespace(

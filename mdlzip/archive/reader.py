@@ -31,10 +31,11 @@ from mdlzip.archive.sections import (
     skip_payload,
     unpack_name,
 )
-from mdlzip.archive.source import ByteSource, Readable, SectionSource
+from mdlzip.archive.source import ByteSource, SectionSource
 from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive
+from mdlzip.fileio import Readable
 from mdlzip.limits import (
     EXPANSION_SLACK,
     MAX_EXPANSION,

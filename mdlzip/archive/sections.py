@@ -130,6 +130,17 @@ def storable_name(name: str | None) -> str | None:
     return name if len(name.encode()) <= MAX_NAME_BYTES else None
 
 
+def harmless_name(name: str) -> bool:
+    """Whether a stored name may be used without asking.
+
+    Not if it is hidden, looks like an option, ends or begins in a blank, or has characters that
+    cannot be seen and may turn what is around them (category Cf).
+    """
+    if name.startswith((".", "-")) or name != name.strip():
+        return False
+    return not any(unicodedata.category(c) == "Cf" for c in name)
+
+
 def unpack_name(payload: bytes) -> str:
     """The stored file name; CorruptArchive if it could reach outside the folder or a terminal."""
     try:

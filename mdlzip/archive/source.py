@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 from zlib import crc32
 
 from mdlzip.errors import CorruptArchive
+from mdlzip.fileio import Readable, read_block
 from mdlzip.limits import READ_BLOCK_BYTES
-
-
-class Readable(Protocol):
-    """Anything with a binary `read`."""
-
-    def read(self, size: int, /) -> bytes | None:
-        """Up to `size` bytes; nothing at the end."""
 
 
 class ByteSource:
@@ -26,7 +19,7 @@ class ByteSource:
 
     def some(self, n: int, what: str) -> bytes:
         """Between 1 and `n` bytes (n >= 1); CorruptArchive if the archive ends here."""
-        block = self._file.read(min(n, READ_BLOCK_BYTES))
+        block = read_block(self._file, min(n, READ_BLOCK_BYTES))
         if not block:
             raise CorruptArchive(f"the archive ends within the {what} (offset {self.offset})")
         self.offset += len(block)
@@ -50,7 +43,7 @@ class ByteSource:
 
     def expect_end(self) -> None:
         """CorruptArchive if anything follows."""
-        if self._file.read(1):
+        if read_block(self._file, 1):
             raise CorruptArchive(f"unexpected bytes after the end of the archive ({self.offset})")
 
 

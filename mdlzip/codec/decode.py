@@ -18,11 +18,30 @@ from zlib import crc32
 from mdlzip.archive.header import Header, Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
+from mdlzip.archive.sections import harmless_name
 from mdlzip.chunks import Layout
-from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
-from mdlzip.corpus import STDIN
+from mdlzip.codec.options import (
+    SUFFIX,
+    DecompressReport,
+    Progress,
+    check_device,
+    check_number,
+    no_progress,
+)
+from mdlzip.corpus import STDIN, is_standard_stream
 from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
-from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
+from mdlzip.fileio import (
+    Metadata,
+    check_output,
+    check_removable,
+    is_stream,
+    open_descriptor,
+    open_output,
+    open_stream,
+    plain_errors,
+    remove_if_same,
+    restored_mode,
+)
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
 
@@ -37,6 +56,11 @@ class Machine:
     threads: int | None = None
     memory: int | None = DEFAULT_MEMORY_BYTES
 
+    def __post_init__(self) -> None:
+        check_number("threads", self.threads, 1, 4096)
+        check_number("memory", self.memory, 1, 1 << 62)
+        check_device(self.device)
+
 
 def decompress(
     src: str | Path,
@@ -48,32 +72,46 @@ def decompress(
     threads: int | None = None,
     on_progress: Progress | None = None,
     remove_source: bool = False,
+    stored_name: bool = False,
 ) -> DecompressReport:
-    """Give the original back, with its permissions and time.
+    """Give the original back, with its owner, permissions and time.
 
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
-    (stdout if it comes from stdin). Raises CorruptArchive, UnsupportedVersion, LimitExceeded,
-    OutputExists, UsageError, MdlzipError.
+    (stdout if it comes from stdin). stored_name: take that name even if it is hidden, looks like
+    an option or holds invisible characters. Raises CorruptArchive, UnsupportedVersion,
+    LimitExceeded, OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
+    machine = Machine(device, threads, memory)
     with open_source(src) as (file, total):
+        opened = os.fstat(file.fileno()) if total is not None else None
         reader = ArchiveReader(file, total)
-        target = _target(src, dst, reader.name)
-        source = None if str(src) == STDIN else Path(src)
-        if remove_source and (source is None or target is None or is_stream(target)):
-            raise UsageError("the archive is only removed if it and the output are files")
+        target = _target(src, dst, reader.name, trusted=stored_name)
+        source = None if is_standard_stream(src) else Path(src)
+        if remove_source:
+            if source is None or target is None or is_stream(target) or opened is None:
+                raise UsageError("the archive is only removed if it and the output are files")
+            check_removable(source)
         if target:
             check_output(target, source=source, force=force)
-        with open_output(target, force=force, seekable=False) as out:
-            machine = Machine(device, threads, memory)
+        with open_output(target, force=force, seekable=False, sparse=True) as out:
             decode_archive(reader, out.write, machine, on_progress or no_progress)
             header = reader.header
-            known = header.has_metadata
-            out.commit(header.mode if known else None, header.mtime_ns if known else None)
-        if remove_source and source:
-            _remove_archive(source, file)
+            out.commit(_metadata(header, opened))
+        if remove_source and source and opened:
+            remove_if_same(source, opened)
     seconds = time.monotonic() - began
     return DecompressReport(str(src), target, header.method.label, header.size, seconds)
+
+
+def _metadata(header: Header, archive: os.stat_result | None) -> Metadata:
+    """Time of the original, owner and group of the archive, permissions that neither forbids."""
+    if not header.has_metadata:
+        return Metadata()
+    if archive is None:
+        return Metadata(restored_mode(header.mode, None), header.mtime_ns)
+    mode = restored_mode(header.mode, stat.S_IMODE(archive.st_mode))
+    return Metadata(mode, header.mtime_ns, archive.st_uid, archive.st_gid)
 
 
 def test(
@@ -85,26 +123,29 @@ def test(
     on_progress: Progress | None = None,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
+    machine = Machine(device, threads, memory)
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        machine = Machine(device, threads, memory)
         decode_archive(reader, lambda block: None, machine, on_progress or no_progress)
 
 
 @contextlib.contextmanager
 def open_source(src: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """The archive as a binary file, and its size if it is a regular file."""
+    """The archive as a binary file, and its size if it is a regular file that tells it."""
     if str(src) == STDIN:
         yield sys.stdin.buffer, None
         return
+    if not str(src):
+        raise UsageError("the name of the archive is empty")
     path = Path(src)
     with plain_errors(f"{path}: cannot open"):
         if path.is_dir():
             raise UsageError(f"{path}: is a folder, not an archive")
-        file = path.open("rb")
+        file = open_stream(path)
     with file:
         status = os.fstat(file.fileno())
-        yield file, status.st_size if stat.S_ISREG(status.st_mode) else None
+        regular = stat.S_ISREG(status.st_mode) and open_descriptor(path) is None
+        yield file, status.st_size if regular and status.st_size else None
 
 
 def decode_archive(
@@ -177,17 +218,11 @@ def decoded_groups(
 
 def pick_device(name: str) -> str:
     """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
-    if name == "cpu":
-        return name
-    import torch
-
     if name == "auto":
+        import torch
+
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0]
-        raise UsageError(f"device {name}: {reason}") from None
+    check_device(name)
     return name
 
 
@@ -231,23 +266,31 @@ def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
     return int(decode_memory_bytes(reader.config, reader.layout, threads))
 
 
-def _target(src: str | Path, dst: str | Path | None, name: str | None) -> Path | None:
+def _target(
+    src: str | Path, dst: str | Path | None, name: str | None, *, trusted: bool
+) -> Path | None:
     """Where the original goes; None for stdout."""
     if dst is not None:
         return None if str(dst) == STDIN else Path(dst)
-    if str(src) == STDIN:
+    if is_standard_stream(src):
         return None
     path = Path(src)
-    if name is not None:
+    if name is not None and (trusted or harmless_name(name)) and _encodable(name):
         return path.with_name(name)
     if path.name.endswith(SUFFIX) and path.name != SUFFIX:
         return path.with_name(path.name.removesuffix(SUFFIX))
-    raise UsageError(f"{path}: the name does not end in {SUFFIX}; give the output's with -o")
+    if name is None:
+        raise UsageError(f"{path}: the name does not end in {SUFFIX}; give the output's with -o")
+    raise UsageError(
+        f"{path}: holds the name {name!r}, which is not taken unasked; give the output's with -o,"
+        " or -N for that one"
+    )
 
 
-def _remove_archive(path: Path, file: BinaryIO) -> None:
-    with plain_errors(f"{path}: cannot remove"):
-        now, opened = os.stat(path), os.fstat(file.fileno())
-        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
-            raise MdlzipError(f"{path}: was replaced meanwhile, so it is not removed")
-        path.unlink()
+def _encodable(name: str) -> bool:
+    """Whether the system's encoding of file names has all characters of `name`."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ import numpy as np
 
 from mdlzip.archive.header import NO_METADATA, Header, Method
 from mdlzip.archive.ledger import Ledger
+from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
@@ -22,28 +23,44 @@ from mdlzip.codec.decode import Machine, decode_archive, pick_device
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
     SUFFIX,
+    WARNING,
     CompressOptions,
     CompressReport,
     Progress,
     ShouldStop,
     no_progress,
 )
-from mdlzip.codec.work import WorkFolder, default_folder, identity
-from mdlzip.corpus import STDIN, Corpus, open_corpus
+from mdlzip.codec.resume import take_up
+from mdlzip.codec.work import WorkFolder, identity, work_folder
+from mdlzip.config import ModelConfig
+from mdlzip.corpus import STDIN, Corpus, is_standard_stream, open_corpus
 from mdlzip.errors import (
     CorruptArchive,
     ExportRefused,
     Interrupted,
     MdlzipError,
     NoGain,
+    SourceChanged,
     UsageError,
     VerifyFailed,
 )
-from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
+from mdlzip.fileio import (
+    Output,
+    check_apart,
+    check_output,
+    check_removable,
+    check_space,
+    check_writable,
+    is_stream,
+    open_output,
+    plain_errors,
+)
+from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.vocabulary import N_BYTES
 
 if TYPE_CHECKING:
+    from mdlzip.training.checkpoint import Checkpoint
     from mdlzip.training.trainer import TrainResult
 
 
@@ -56,13 +73,14 @@ class _Job:
     options: CompressOptions
     progress: Progress
     should_stop: ShouldStop
-    digest: bytes = b""
     figures: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
     skipped: str | None = None
     network: IntegerNetwork | None = None
+    resumed: Checkpoint | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None
+    warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -77,6 +95,18 @@ class _Job:
         if name is None or (self.target is not None and self.target.name == name + SUFFIX):
             return None
         return storable_name(name)
+
+    def warn(self, text: str) -> None:
+        """Tell the user, once, of what went wrong beside the archive."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.progress(WARNING, 0, 0, text)
+
+    def check_source(self) -> None:
+        """Raise SourceChanged if the input is not what it was; a grown one is a warning."""
+        warning = self.corpus.check_unchanged()
+        if warning:
+            self.warn(warning)
 
     def header(self, method: Method) -> Header:
         corpus = self.corpus
@@ -101,18 +131,21 @@ def compress(
     VerifyFailed, ExportRefused, MdlzipError.
     """
     options = options or CompressOptions()
-    source = None if str(src) == STDIN else Path(src)
+    source = None if is_standard_stream(src) else Path(src)
     target = _target(source, dst)
-    if options.remove_source and (source is None or target is None or is_stream(target)):
-        raise UsageError("the source is only removed if it and the output are files")
-    if target is not None:
-        check_output(target, source=source, force=options.force)
+    _check_files(source, target, options)
     with open_corpus(src) as corpus:
         job = _Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
         )
         job.network = network if corpus.size else None
-        report = _run(job, str(src))
+        try:
+            report = _run(job, str(src))
+        except (Interrupted, SourceChanged):
+            raise
+        except Exception:
+            job.check_source()  # whatever failed, failed because of that
+            raise
         if options.remove_source:
             corpus.remove_source()
     return report
@@ -121,28 +154,59 @@ def compress(
 def _target(source: Path | None, dst: str | Path | None) -> Path | None:
     if dst is not None:
         return None if str(dst) == STDIN else Path(dst)
-    return source.with_name(source.name + SUFFIX) if source else None
+    return source.with_name(source.name + SUFFIX) if source and source.name else None
+
+
+def _check_files(source: Path | None, target: Path | None, options: CompressOptions) -> None:
+    """Everything that can be wrong with the paths of a call, before the first byte is read."""
+    metrics = options.metrics
+    if options.remove_source:
+        if source is None or target is None or is_stream(target):
+            raise UsageError("the source is only removed if it and the output are files")
+        if source.exists():
+            check_removable(source)
+    if str(metrics) == STDIN and target is None:
+        raise UsageError("archive and metrics cannot both go to standard output")
+    if target is not None:
+        check_output(target, source=source, force=options.force)
+    if metrics is not None and str(metrics) != STDIN:
+        append = options.append_metrics or options.resume
+        check_output(metrics, source=source, force=options.force, append=append)
+    inputs = [path for path in (source, options.config_file) if path is not None]
+    check_apart([path for path in (target, metrics) if path is not None], inputs)
+    if target is not None and not is_stream(target):
+        check_writable(target, force=options.force)
 
 
 def _run(job: _Job, source: str) -> CompressReport:
-    given = job.network is not None
+    options, given = job.options, job.network is not None
     if job.network is not None:
         _check_alphabet(job.corpus, job.network, source)
-    text, job.digest = identity(job.corpus)
+        _check_memory(job, job.network.config)
+    job.corpus.digest()
     with ExitStack() as stack:
+        work = None
+        if options.resume and not given:
+            work = _enter_work_folder(job, stack)
+            job.options, job.resumed = take_up(options, work.files, work.path)
         rivals = Rivals({})
-        if (job.options.fallback and not given) or job.corpus.size == 0:
+        if (options.fallback and not given) or job.corpus.size == 0:
             began = time.monotonic()
-            rivals = compete(job.corpus, job.stored_name, job.progress, job.should_stop)
+            rivals = compete(
+                job.corpus, job.stored_name, options.memory, job.progress, job.should_stop
+            )
             stack.callback(rivals.close)
-            job.skipped = hopeless(job.corpus.size, rivals)
+            job.skipped = hopeless(job.layout, rivals)
             job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
         job.candidates |= {method.label: size for method, size in rivals.sizes.items()}
+        rival_bytes = min(rivals.sizes.values(), default=None)
+        job.check_source()
+        if job.target is not None and rival_bytes and not is_stream(job.target):
+            check_space(job.target, rival_bytes // 2, "the archive")
         if not given and not job.skipped:
-            folder = job.options.work_dir or default_folder(job.target, job.digest)
-            work = stack.enter_context(WorkFolder(folder, text, resume=job.options.resume))
+            work = work or _enter_work_folder(job, stack)
             try:
-                _train(job, work.path, min(rivals.sizes.values(), default=None))
+                _train(job, work.files, rival_bytes)
             except NoGain as reason:
                 job.skipped = str(reason)
             except ExportRefused as problem:
@@ -150,6 +214,29 @@ def _run(job: _Job, source: str) -> CompressReport:
                     raise
                 job.skipped = f"the trained model cannot be stored ({problem})"
         return _write(job, rivals, source)
+
+
+def _enter_work_folder(job: _Job, stack: ExitStack) -> WorkFolder:
+    """The locked folder for checkpoints; what was made for it goes away with it, if it is empty."""
+    options, parent = job.options, job.options.work_dir
+    target = None if job.target is None or is_stream(job.target) else job.target
+    if parent is not None and not parent.exists():
+        with plain_errors(f"{parent}: cannot make the work folder"):
+            parent.mkdir(0o700)
+        stack.callback(_remove_empty, parent)
+    path = work_folder(target, job.corpus.digest(), parent, resume=options.resume)
+    folder = WorkFolder(path, identity(job.corpus), resume=options.resume, fresh=options.force)
+    return stack.enter_context(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _check_memory(job: _Job, config: ModelConfig) -> None:
+    """LimitExceeded if the archive would not open under the limit that was given for it."""
+    check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
 
 
 def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> None:
@@ -175,7 +262,11 @@ def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
         job.options,
         began=job.began,
         rival_bytes=rival_bytes,
+        resumed=job.resumed,
         work_dir=work_dir,
+        check_model=lambda config: _check_memory(job, config),
+        check_source=job.check_source,
+        warn=job.warn,
         on_progress=job.progress,
         should_stop=job.should_stop,
     )
@@ -192,12 +283,11 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
             method = rivals.best
             out.restart()
             ledger = _write_rival(job, out, rivals)
-        job.corpus.check_unchanged()
+        job.check_source()
         if job.options.verify:
             _verify(job, out)
-        job.corpus.check_unchanged()
-        mode = job.corpus.mode
-        out.commit(mode, None if mode is None else job.corpus.mtime_ns)
+        job.check_source()
+        out.commit(job.corpus.metadata)
     return _report(job, method, ledger, source)
 
 
@@ -208,7 +298,7 @@ def _write_learned(job: _Job, out: Output, network: IntegerNetwork) -> Ledger:
     packed = pack_weights(network, job.options.weights)
     model = Model(network.config, job.layout, packed.data, packed.ledger)
     header, groups = job.header(Method.LEARNED), _coded_groups(job, network)
-    ledger = write_learned(out, header, job.stored_name, model, groups, job.digest)
+    ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
@@ -240,8 +330,8 @@ def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
     method = rivals.best
     header = job.header(method)
     if method is Method.STORED:
-        return write_stored(out, header, job.corpus.blocks(), job.digest)
-    return write_payload(out, header, job.stored_name, rivals.streams[method], job.digest)
+        return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())
+    return write_payload(out, header, job.stored_name, rivals.streams[method], job.corpus.digest())
 
 
 def _verify(job: _Job, out: Output) -> None:
@@ -263,7 +353,7 @@ def _verify(job: _Job, out: Output) -> None:
         out.file.flush()
         total = out.file.seek(0, 2)
         out.file.seek(0)
-    machine = Machine(job.options.device, job.options.threads, memory=None)
+    machine = Machine(job.options.device, job.options.threads, job.options.memory)
     try:
         reader = ArchiveReader(out.file, total)
         decode_archive(reader, compare, machine, job.progress, "verify")
@@ -295,4 +385,5 @@ def _report(job: _Job, method: Method, ledger: Ledger, source: str) -> CompressR
         figures=job.figures,
         encode_s=job.encode_s.get(method.label),
         decode_s=job.decode_s,
+        warnings=tuple(job.warnings),
     )

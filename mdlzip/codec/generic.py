@@ -11,7 +11,9 @@ from typing import BinaryIO
 
 from mdlzip.archive import payload
 from mdlzip.archive.header import Method
+from mdlzip.archive.index import MIN_GROUP_BYTES
 from mdlzip.archive.writer import STORED_OVERHEAD_BYTES, payload_archive_bytes
+from mdlzip.chunks import Layout
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
@@ -48,16 +50,23 @@ class Rivals:
 
 
 def compete(
-    corpus: Corpus, name: str | None, progress: Progress, should_stop: ShouldStop
+    corpus: Corpus, name: str | None, memory: int, progress: Progress, should_stop: ShouldStop
 ) -> Rivals:
     """Compress with zstd and LZMA at their hardest, side by side; stored needs no trying.
 
-    name: file name that the archive will hold, None for none. Raises Interrupted.
+    name: file name that the archive will hold, None for none; memory: limit for decoding, bytes: a
+    method that needs more is left out. Raises Interrupted.
     """
     rivals = Rivals({Method.STORED: STORED_OVERHEAD_BYTES + corpus.size})
     if corpus.size == 0:
         return rivals
-    methods = (Method.ZSTD, Method.XZ)
+    methods = [
+        method
+        for method in (Method.ZSTD, Method.XZ)
+        if payload.window_bytes(method, corpus.size) + payload.DECODER_OVERHEAD_BYTES <= memory
+    ]
+    if not methods:
+        return rivals
     cancel, done = threading.Event(), dict.fromkeys(methods, 0)
     try:
         for method in methods:
@@ -105,13 +114,14 @@ def _compress(
         payload.encode(method, blocks(), corpus.size, stream.write)
 
 
-def hopeless(size: int, rivals: Rivals) -> str | None:
-    """Why training cannot pay for an original of `size` bytes; None if it may."""
-    best = rivals.sizes[rivals.best]
+def hopeless(layout: Layout, rivals: Rivals) -> str | None:
+    """Why training cannot pay for an original that is cut like `layout`; None if it may."""
+    best, size = rivals.sizes[rivals.best], layout.total_bytes
     if size == 0:
         return "the file is empty"
-    if best <= STORED_OVERHEAD_BYTES + LEAST_MODEL_BYTES:
-        return f"{rivals.best.label} needs {best} bytes, less than any model does"
+    frames = layout.n_groups * MIN_GROUP_BYTES
+    if best <= STORED_OVERHEAD_BYTES + LEAST_MODEL_BYTES + frames:
+        return f"{rivals.best.label} needs {best} bytes, less than any model and its index do"
     if best > INCOMPRESSIBLE * size:
         return "the data look random or compressed already"
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,8 +13,7 @@ from mdlzip.archive.payload import DECODER_OVERHEAD_BYTES, window_bytes
 from mdlzip.archive.reader import ArchiveReader, n_cells
 from mdlzip.codec.decode import open_source, predicted_memory
 from mdlzip.codec.options import ArchiveInfo
-from mdlzip.fileio import plain_errors
-from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.fileio import spool
 
 
 def inspect(src: str | Path) -> ArchiveInfo:
@@ -37,13 +35,10 @@ def _seekable(src: str | Path) -> Iterator[tuple[BinaryIO, int]]:
         if total is not None:
             yield file, total
             return
-        with tempfile.TemporaryFile() as spool:
-            with plain_errors(f"{src}: cannot read"):
-                while block := file.read(READ_BLOCK_BYTES):
-                    spool.write(block)
-                size = spool.tell()
-                spool.seek(0)
-            yield spool, size
+        with spool(file, str(src)) as copy:
+            size = copy.tell()
+            copy.seek(0)
+            yield copy, size
 
 
 def _info(

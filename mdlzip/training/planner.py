@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mdlzip import limits
 from mdlzip.chunks import Layout
 from mdlzip.config import Preset, TrainConfig, load_preset
-from mdlzip.errors import UsageError
+from mdlzip.errors import NoGain
 from mdlzip.model.transformer import Transformer
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
@@ -42,6 +42,7 @@ _WEIGHTS_PER_LZMA_BYTE = 0.5
 # passes 3 x 96 beats 3 x 128 by 2.5 % on 10 MB of text; where they are even was not measured.
 _MIN_PASSES = 10.0
 _TIMED_STEPS, _TIMING_SHARE = 16, 0.02  # so many steps, or this share of the budget, are timed
+_HOPELESS = 2.5  # the estimate is rough; none has been this much too high
 _FAST = [{"id": lzma.FILTER_LZMA2, "preset": 3}]
 
 
@@ -59,7 +60,8 @@ class Options(Protocol):
     steps: int | None
     method: str | None
     metrics: object
-    resume: bool
+    append_metrics: bool
+    force: bool
     verify: bool
 
 
@@ -97,6 +99,14 @@ class Plan:
             f"expected size very roughly {self.expected_bytes:,} of {total_bytes:,} bytes"
             + self._pay(rival_bytes)
         )
+
+    def check_hope(self, rival_bytes: int | None) -> None:
+        """Raise NoGain if not even a size well below the estimate would beat the rival."""
+        if rival_bytes is not None and self.expected_bytes > _HOPELESS * rival_bytes:
+            raise NoGain(
+                f"the estimate of {self.expected_bytes:,} bytes is far above the {rival_bytes:,} of"
+                " the best general method; --no-fallback trains all the same"
+            )
 
     def _pay(self, rival_bytes: int | None) -> str:
         if rival_bytes is None:
@@ -172,21 +182,30 @@ def estimate_lzma(data: np.ndarray) -> int:
     return len(coded) * len(data) // max(len(sample), 1)
 
 
-def make_plan(data: np.ndarray, layout: Layout, options: Options, began: float) -> Plan:
+def make_plan(
+    data: np.ndarray,
+    layout: Layout,
+    options: Options,
+    began: float,
+    chosen: Preset | None = None,
+) -> Plan:
     """Choose the preset, time a training step and the coder on this machine, and estimate.
 
-    began: when the time of the budget began, as time.monotonic().
+    began: when the time of the budget began, as time.monotonic(). chosen: what an earlier run
+    has begun with; then nothing is left to choose.
     """
     device = pick_device(options.device)
     budget = budget_seconds(options, len(data))
     rival = estimate_lzma(data)
-    any_preset = load_preset(options.preset or "nano", options.config_file, options.overrides)  # type: ignore[arg-type]
-    if any_preset.model.n_merges:
-        raise UsageError("model.n_merges follows from the file; set train.vocabulary instead")
+    any_preset = chosen or load_preset(
+        options.preset or "nano",
+        options.config_file,  # type: ignore[arg-type]
+        options.overrides,
+    )
     vocabulary = make_vocabulary(data, any_preset.train, layout.chunk_size)
     sample = sample_of(data)
     n_symbols = len(data) * len(vocabulary.tokenise(sample)) / max(len(sample), 1)
-    preset = choose_preset(options, n_symbols, rival, budget, device)
+    preset = chosen or choose_preset(options, n_symbols, rival, budget, device)
     preset = replace(preset, model=replace(preset.model, n_merges=len(vocabulary.merges)))
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)

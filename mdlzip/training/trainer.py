@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from mdlzip.chunks import Layout
-from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
+from mdlzip.errors import ExportRefused, Interrupted, MdlzipError, NoGain, UsageError
+from mdlzip.fileio import plain_errors
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.reorder import like_next_to_like
@@ -28,6 +28,7 @@ from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.training import checkpoint, figures
+from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.data import IGNORE, Batch
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
 from mdlzip.training.optim import make_optimisers
@@ -67,7 +68,15 @@ class Trainer:
     """State and steps of one run."""
 
     def __init__(
-        self, data: np.ndarray, layout: Layout, options: Any, plan: Plan, work_dir: Path
+        self,
+        data: np.ndarray,
+        layout: Layout,
+        options: Any,
+        plan: Plan,
+        work_dir: Path,
+        *,
+        resumed: Checkpoint | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.plan, self.config = plan, plan.preset.train
         self.work_dir, self.data = work_dir, data
@@ -96,11 +105,28 @@ class Trainer:
         self.stream_shift = 0
         self.loss_mean = float("nan")
         self.rival_bytes: int | None = None
-        text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
-        self.progress = checkpoint.Progress(sha256(text.encode()).hexdigest())
-        resumed = options.resume and self._resume()
+        self.progress = checkpoint.Progress()
+        self.settings = checkpoint.Settings(
+            preset=plan.preset,
+            chunk_size=layout.chunk_size,
+            group_chunks=layout.group_chunks,
+            seed=options.seed,
+            steps=plan.steps,
+            budget_s=None if plan.steps else plan.budget_s,
+            total_bytes=len(data),
+        )
+        if resumed is not None:
+            self._resume(resumed)
         work_dir.mkdir(parents=True, exist_ok=True)
-        self.metrics = Metrics(options.metrics or work_dir / "metrics.jsonl", resume=bool(resumed))
+        self.warn = warn
+        self.metrics = Metrics(
+            work_dir / "metrics.jsonl",
+            options.metrics,
+            resume=resumed is not None,
+            append=options.append_metrics,
+            force=options.force,
+            warn=warn,
+        )
         self._hold()
 
     def _absent_symbols(self) -> Masks:
@@ -121,7 +147,11 @@ class Trainer:
     # --- the loop ----------------------------------------------------------------------------
 
     def run(
-        self, on_progress: Progress, should_stop: Callable[[], bool], began: float
+        self,
+        on_progress: Progress,
+        should_stop: Callable[[], bool],
+        began: float,
+        check_source: Callable[[], None] = lambda: None,
     ) -> TrainResult:
         """Train to the end of the budget and export."""
         last_saved = last_step = time.monotonic()
@@ -149,17 +179,21 @@ class Trainer:
             if p.step % 10 == 0:
                 self._give_up_in_time()
             if should_stop():
-                self._save()
-                raise Interrupted(
-                    "stopped after a checkpoint; the same command with --resume goes on"
-                )
+                check_source()
+                if self._save():
+                    raise Interrupted(
+                        "stopped after a checkpoint; the same command with --resume goes on"
+                    )
+                raise Interrupted("stopped; the checkpoint could not be written")
             if now - last_saved > _CHECKPOINT_EVERY_S:
+                check_source()
                 self._save()
                 last_saved = time.monotonic()
         if not p.pruned:
             self._prune()
         if not p.quantising:
             self._start_quantising()
+        check_source()
         self._save()
         return self._finish(on_progress)
 
@@ -339,7 +373,8 @@ class Trainer:
 
     # --- checkpoints -------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint; whether that went well. It is a convenience, the archive decides."""
         tensors = checkpoint.collect(self.model, self.optimisers)
         tensors |= {f"method/{k}": v for k, v in self.method.state_dict().items()}
         tensors |= {f"mask/{k}": v for k, v in self.masks.items()}
@@ -347,13 +382,17 @@ class Trainer:
         table |= {f"step/{k}": e for k, (_, e) in self.steps.items()}
         table |= {f"site/{k}": e for k, e in self.exponents.items()}
         table["stream_shift"] = self.stream_shift
-        checkpoint.save(self.work_dir, self.progress, tensors, table)
-
-    def _resume(self) -> bool:
-        found = checkpoint.load(self.work_dir, self.progress.fingerprint)
-        if found is None:
+        state = checkpoint.Checkpoint(self.settings, self.progress, tensors, table)
+        try:
+            with plain_errors("the checkpoint cannot be written, training goes on without"):
+                checkpoint.save(self.work_dir, state)
+        except MdlzipError as problem:
+            self.warn(str(problem))
             return False
-        self.progress, tensors, table = found
+        return True
+
+    def _resume(self, found: Checkpoint) -> None:
+        self.progress, tensors, table = found.progress, found.tensors, found.table
         checkpoint.restore(self.model, self.optimisers, tensors)
 
         def part(prefix: str) -> dict[str, Any]:
@@ -368,7 +407,6 @@ class Trainer:
         self.stream_shift = table.get("stream_shift", 0)
         if self.progress.quantising:
             self._use_rounding()
-        return True
 
 
 def _prunable(name: str) -> bool:
