@@ -260,11 +260,11 @@ def test_rounding_of_activations_is_torchs(exponent: int) -> None:
 
 
 def test_training_that_cannot_win_is_given_up(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8)
-    with pytest.raises(NoGain, match=r"given up .* will not get below 2,500 bytes"):
+    noise = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8)
+    with pytest.raises(NoGain, match=r"given up .* will not get below 9,000 bytes"):
         train(
             noise, Layout(len(noise), 64, 16), replace(OPTIONS, steps=400), work_dir=tmp_path,
-            on_progress=lambda *a: None, should_stop=lambda: False, rival_bytes=2500,
+            on_progress=lambda *a: None, should_stop=lambda: False, rival_bytes=9000,
         )  # fmt: skip
 
 
