@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -163,7 +164,7 @@ def _check_files(source: Path | None, target: Path | None, options: CompressOpti
     if options.remove_source:
         if source is None or target is None or is_stream(target):
             raise UsageError("the source is only removed if it and the output are files")
-        if source.exists():
+        if os.path.exists(source):
             check_removable(source)
     if str(metrics) == STDIN and target is None:
         raise UsageError("archive and metrics cannot both go to standard output")

@@ -45,6 +45,7 @@ class WorkFolder:
         self._resume = resume
         self._fresh = fresh
         self._folder = self._lock = -1
+        self._made = False
 
     def __enter__(self) -> Self:
         with plain_errors(f"{self.path}: cannot use it as work folder"):
@@ -52,6 +53,9 @@ class WorkFolder:
                 self._acquire()
                 self._prepare()
             except BaseException:
+                with contextlib.suppress(OSError):
+                    if self._made and self._lock >= 0:
+                        self._remove()
                 self._close()
                 raise
         return self
@@ -83,13 +87,15 @@ class WorkFolder:
     def _open_folder(self) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path, 0o700)
+            self._made = True
         try:
             self._folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise UsageError(f"{self.path}: is not a folder of mdlzip; remove it") from None
             raise
-        check_private(self.path, os.fstat(self._folder))
+        if not self._made:
+            check_private(self.path, self._folder)
         if os.path.isdir("/proc/self/fd"):
             self.files = Path(f"/proc/self/fd/{self._folder}")
 
@@ -150,7 +156,7 @@ class WorkFolder:
                     os.unlink(name, dir_fd=self._folder)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        hopeless = (VerifyFailed, ExportRefused, UsageError, SourceChanged)
+        hopeless = (VerifyFailed, ExportRefused, SourceChanged)
         final = kind is None or issubclass(kind, hopeless)
         try:
             with contextlib.suppress(OSError):
@@ -164,16 +170,26 @@ class WorkFolder:
         for name in (SOURCE, LOCK):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._folder)
+        os.close(self._lock)  # FUSE keeps an open file under another name, and with it the folder
+        self._lock = -1
         if os.path.samestat(os.lstat(self.path), os.fstat(self._folder)):
             self.path.rmdir()  # fails, and so leaves it, if anything else is in it
 
 
-def check_private(path: Path, status: os.stat_result) -> None:
-    """UsageError unless a folder is ours and nobody else can write into it."""
+def check_private(path: Path, folder: int) -> None:
+    """UsageError unless an open folder that was there before is ours and nobody else's to write.
+
+    File systems that keep no permissions (FAT, exFAT) show the same ones after a change.
+    """
+    status = os.fstat(folder)
     if status.st_uid != os.geteuid():
         raise UsageError(f"{path}: belongs to another user; give a folder of yours with --work-dir")
     if status.st_mode & 0o022:
-        raise UsageError(f"{path}: others can write into it; chmod go-w, or remove it")
+        with contextlib.suppress(OSError):
+            os.fchmod(folder, status.st_mode & 0o755)
+        if os.fstat(folder).st_mode != status.st_mode:
+            os.fchmod(folder, status.st_mode & 0o7777)
+            raise UsageError(f"{path}: others can write into it; remove it, and look who made it")
 
 
 def identity(corpus: Corpus) -> str:

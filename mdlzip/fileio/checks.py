@@ -106,19 +106,24 @@ def check_output(path: Path, *, source: Path | None, force: bool, append: bool =
         raise UsageError(f"{str(path)!r}: is not the name of a file")
     if is_stream(path):
         return
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if os.path.lexists(path):
-        if not force and not append:
-            raise exists(path)
-        if not path.is_file():
-            raise UsageError(f"{path}: is not a regular file, so it is not replaced")
+    with plain_errors(f"{path}: cannot write a file of this name"):
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; give the name of a file")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if os.path.lexists(path):
+            if not force and not append:
+                raise exists(path)
+            if not path.is_file():
+                raise UsageError(f"{path}: is not a regular file, so it is not replaced")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise MdlzipError(f"{path}: cannot write into {path.parent}: permission denied")
-    with plain_errors(f"{path}: cannot write a file of this name"):
+    try:
         try_name(path)
+    except OSError as error:
+        unknown = error.errno in (errno.ENOENT, errno.EINVAL)  # the folder is there
+        reason = "the file system does not take it" if unknown else reason_of(error)
+        raise MdlzipError(f"{path}: cannot write a file of this name: {reason}") from error
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
