@@ -49,6 +49,7 @@ from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
+_FIRST_CHECKPOINT = 10  # steps
 _REFIT_EVERY = 10  # steps
 _SAMPLE_CHUNKS, _FINAL_CHUNKS = 48, 64
 # Fraction of the run, and the least share of the loss there that may be left at its end; on prose
@@ -185,7 +186,8 @@ class Trainer:
                         "stopped after a checkpoint; the same command with --resume goes on"
                     )
                 raise Interrupted("stopped; the checkpoint could not be written")
-            if now - last_saved > _CHECKPOINT_EVERY_S:
+            early = p.step == _FIRST_CHECKPOINT  # a disk without room for it is known soon
+            if early or now - last_saved > _CHECKPOINT_EVERY_S:
                 check_source()
                 self._save()
                 last_saved = time.monotonic()
