@@ -15,16 +15,21 @@ from mdlzip.limits import (
     READ_BLOCK_BYTES,
 )
 
-ZSTD_LEVEL = 22
+HARDEST, QUICK = 22, 6  # levels of zstd; LZMA has one only
 DECODER_OVERHEAD_BYTES = 1 << 22  # blocks, tables and the like, beside window or dictionary
 ZSTD_HEAD_BYTES = 14  # the longest frame header without magic
 
 Sink = Callable[[bytes], object]
 
 
-def encode(method: Method, blocks: Iterable[bytes], size: int, sink: Sink) -> None:
-    """Compress `size` bytes given in blocks into `sink`, as hard as the method can."""
-    (_encode_zstd if method is Method.ZSTD else _encode_lzma)(blocks, size, sink)
+def encode(
+    method: Method, blocks: Iterable[bytes], size: int, sink: Sink, level: int = HARDEST
+) -> None:
+    """Compress `size` bytes given in blocks into `sink`; level: of zstd, LZMA is at its hardest."""
+    if method is Method.ZSTD:
+        _encode_zstd(blocks, size, sink, level)
+    else:
+        _encode_lzma(blocks, size, sink)
 
 
 def decode(
@@ -48,11 +53,11 @@ def decode(
         raise CorruptArchive(f"payload section: {section.left} bytes follow the compressed stream")
 
 
-def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink) -> None:
+def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink, level: int) -> None:
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        ZSTD_LEVEL,
+        level,
         source_size=size,
         format=zstandard.FORMAT_ZSTD1_MAGICLESS,
         write_content_size=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ from mdlzip.vocabulary import N_BYTES
 if TYPE_CHECKING:
     from mdlzip.training.checkpoint import Checkpoint
     from mdlzip.training.trainer import TrainResult
+
+
+_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
 
 
 @dataclass
@@ -190,15 +194,7 @@ def _run(job: _Job, source: str) -> CompressReport:
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
-        rivals = Rivals({})
-        if (options.fallback and not given) or job.corpus.size == 0:
-            began = time.monotonic()
-            rivals = compete(
-                job.corpus, job.stored_name, options.memory, job.progress, job.should_stop
-            )
-            stack.callback(rivals.close)
-            job.skipped = hopeless(job.layout, rivals)
-            job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
+        rivals = _compete(job, stack) if not given or job.corpus.size == 0 else Rivals({})
         job.candidates |= {method.label: size for method, size in rivals.sizes.items()}
         rival_bytes = min(rivals.sizes.values(), default=None)
         job.check_source()
@@ -215,6 +211,34 @@ def _run(job: _Job, source: str) -> CompressReport:
                     raise
                 job.skipped = f"the trained model cannot be stored ({problem})"
         return _write(job, rivals, source)
+
+
+def _compete(job: _Job, stack: ExitStack) -> Rivals:
+    """What the general methods make of the input, in at most a quarter of the budget."""
+    options, size = job.options, job.corpus.size
+    if not options.fallback and size:
+        return Rivals({})
+    began = time.monotonic()
+    limit_s = max(_RIVALS_SHARE * options.seconds(size), _RIVALS_S)
+    if options.steps:
+        limit_s = math.inf
+    rivals = compete(
+        job.corpus,
+        job.stored_name,
+        job.progress,
+        job.should_stop,
+        memory=options.memory,
+        limit_s=limit_s,
+    )
+    stack.callback(rivals.close)
+    for method, heading in rivals.cut_short.items():
+        job.warn(
+            f"{method.label} was stopped after a quarter of the budget; it was heading for"
+            f" {heading:,} bytes"
+        )
+    job.skipped = hopeless(job.layout, rivals)
+    job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
+    return rivals
 
 
 def _enter_work_folder(job: _Job, stack: ExitStack) -> WorkFolder:

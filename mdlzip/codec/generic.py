@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -18,6 +21,7 @@ from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors
+from mdlzip.limits import DEFAULT_MEMORY_BYTES
 
 _POLL_S = 0.2
 SPOOL_BYTES = 1 << 24  # a compressed candidate up to this size stays in memory
@@ -33,10 +37,14 @@ class _Cancelled(Exception):
 
 @dataclass
 class Rivals:
-    """Archive size of each general method, and the compressed streams; `close` frees them."""
+    """Archive size of each general method, and the compressed streams; `close` frees them.
+
+    cut_short: what was stopped for lack of time, and the archive size that it was heading for.
+    """
 
     sizes: dict[Method, int]
     streams: dict[Method, BinaryIO] = field(default_factory=dict)
+    cut_short: dict[Method, int] = field(default_factory=dict)
 
     @property
     def best(self) -> Method:
@@ -50,54 +58,89 @@ class Rivals:
 
 
 def compete(
-    corpus: Corpus, name: str | None, memory: int, progress: Progress, should_stop: ShouldStop
+    corpus: Corpus,
+    name: str | None,
+    progress: Progress,
+    should_stop: ShouldStop,
+    *,
+    memory: int = DEFAULT_MEMORY_BYTES,
+    limit_s: float = math.inf,
 ) -> Rivals:
     """Compress with zstd and LZMA at their hardest, side by side; stored needs no trying.
 
     name: file name that the archive will hold, None for none; memory: limit for decoding, bytes: a
-    method that needs more is left out. Raises Interrupted.
+    method that needs more is left out. limit_s: seconds after which the methods are stopped; then
+    zstd at a quick level takes their place. Raises Interrupted.
     """
     rivals = Rivals({Method.STORED: STORED_OVERHEAD_BYTES + corpus.size})
-    if corpus.size == 0:
-        return rivals
     methods = [
         method
         for method in (Method.ZSTD, Method.XZ)
         if payload.window_bytes(method, corpus.size) + payload.DECODER_OVERHEAD_BYTES <= memory
     ]
-    if not methods:
+    if corpus.size == 0 or not methods:
         return rivals
-    cancel, done = threading.Event(), dict.fromkeys(methods, 0)
+    race = _Race(corpus, rivals, progress, should_stop)
     try:
-        for method in methods:
-            rivals.streams[method] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
-        with ThreadPoolExecutor(len(methods)) as pool:
-            try:
-                tasks = {
-                    pool.submit(_compress, method, corpus, rivals.streams[method], cancel, done)
-                    for method in methods
-                }
-                while tasks:
-                    finished, tasks = wait(tasks, _POLL_S, FIRST_COMPLETED)
-                    if should_stop():
-                        raise Interrupted("stopped before training began")
-                    for task in finished:
-                        task.result()
-                    progress("compare", sum(done.values()), len(methods) * corpus.size, "")
-            except BaseException:
-                cancel.set()
-                raise
-        for method in methods:
-            size = rivals.streams[method].seek(0, 2)
-            rivals.sizes[method] = payload_archive_bytes(name, size)
+        race.run(dict.fromkeys(methods, payload.HARDEST), limit_s)
+        if Method.ZSTD in rivals.cut_short and Method.XZ not in rivals.streams:
+            race.run({Method.ZSTD: payload.QUICK}, math.inf)
+        for method, stream in rivals.streams.items():
+            rivals.sizes[method] = payload_archive_bytes(name, stream.seek(0, 2))
     except BaseException:
         rivals.close()
         raise
     return rivals
 
 
+class _Race:
+    """Methods side by side, each in a thread of its own, until all are done or time is up."""
+
+    def __init__(
+        self, corpus: Corpus, rivals: Rivals, progress: Progress, should_stop: ShouldStop
+    ) -> None:
+        self._corpus, self._rivals = corpus, rivals
+        self._progress, self._should_stop = progress, should_stop
+
+    def run(self, levels: dict[Method, int], limit_s: float) -> None:
+        cancel, done = threading.Event(), dict.fromkeys(levels, 0)
+        streams, end = self._rivals.streams, time.monotonic() + limit_s
+        for method in levels:
+            streams[method] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
+        with ThreadPoolExecutor(len(levels)) as pool:
+            try:
+                tasks = {
+                    pool.submit(
+                        _compress, method, level, self._corpus, streams[method], cancel, done
+                    )
+                    for method, level in levels.items()
+                }
+                while tasks:
+                    finished, tasks = wait(tasks, _POLL_S, FIRST_COMPLETED)
+                    if self._should_stop():
+                        raise Interrupted("stopped before training began")
+                    for task in finished:
+                        task.result()
+                    if time.monotonic() > end:
+                        cancel.set()
+                    self._progress("compare", sum(done.values()), len(done) * self._corpus.size, "")
+            except BaseException:
+                cancel.set()
+                raise
+        for method, n in done.items():
+            if n < self._corpus.size:
+                self._give_up(method, n)
+
+    def _give_up(self, method: Method, done: int) -> None:
+        """Forget a method's unfinished stream, but not where it was heading."""
+        with self._rivals.streams.pop(method) as stream:
+            size = stream.seek(0, 2) * self._corpus.size // max(done, 1)
+        self._rivals.cut_short[method] = STORED_OVERHEAD_BYTES + size
+
+
 def _compress(
     method: Method,
+    level: int,
     corpus: Corpus,
     stream: BinaryIO,
     cancel: threading.Event,
@@ -110,8 +153,11 @@ def _compress(
             yield block
             done[method] += len(block)
 
-    with plain_errors("cannot write a temporary file"):
-        payload.encode(method, blocks(), corpus.size, stream.write)
+    with (
+        suppress(_Cancelled),
+        plain_errors(f"cannot write a temporary file in {tempfile.gettempdir()}"),
+    ):
+        payload.encode(method, blocks(), corpus.size, stream.write, level)
 
 
 def hopeless(layout: Layout, rivals: Rivals) -> str | None:

@@ -19,6 +19,9 @@ ShouldStop = Callable[[], bool]
 
 SUFFIX = ".mdlz"
 DEFAULT_GROUP_BYTES = 1 << 16
+SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
+DEFAULT_LEVEL = 5
+_MIN_BUDGET_S = 15.0
 ANY_PRESET = "nano"  # settings are looked at on it before the file has chosen a preset
 
 
@@ -100,6 +103,13 @@ class CompressOptions:
         preset = load_preset(self.preset or ANY_PRESET, self.config_file, self.overrides)
         if preset.model.n_merges:
             raise UsageError("model.n_merges follows from the file; set train.vocabulary instead")
+
+    def seconds(self, total_bytes: int) -> float:
+        """The budget as given, or from the level: seconds per MB of the input, at least 15 s."""
+        if self.budget_s is not None:
+            return self.budget_s
+        rate = SECONDS_PER_MB[self.level or DEFAULT_LEVEL]
+        return max(_MIN_BUDGET_S, rate * total_bytes / 1e6)
 
     def chunks_per_group(self) -> int:
         """`group_chunks`, or as many as make up about 64 KiB."""

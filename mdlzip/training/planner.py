@@ -23,9 +23,6 @@ from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
 from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges, sample_of
 
-SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
-DEFAULT_LEVEL = 5
-_MIN_BUDGET_S = 15.0
 # Preset and its number of weights, smallest first.
 _LADDER = (
     ("nano", 52_816),
@@ -49,8 +46,6 @@ _FAST = [{"id": lzma.FILTER_LZMA2, "preset": 3}]
 class Options(Protocol):
     """The part of the codec's options that training reads."""
 
-    budget_s: float | None
-    level: int | None
     preset: str | None
     config_file: object
     overrides: tuple[str, ...]
@@ -63,6 +58,9 @@ class Options(Protocol):
     append_metrics: bool
     force: bool
     verify: bool
+
+    def seconds(self, total_bytes: int) -> float:
+        """The budget."""
 
 
 @dataclass(frozen=True)
@@ -131,14 +129,6 @@ def pick_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def budget_seconds(options: Options, total_bytes: int) -> float:
-    """The budget as given, or from the level: seconds per MB, at least 15 s."""
-    if options.budget_s is not None:
-        return options.budget_s
-    rate = SECONDS_PER_MB[options.level or DEFAULT_LEVEL]
-    return max(_MIN_BUDGET_S, rate * total_bytes / 1e6)
-
-
 def choose_preset(
     options: Options, n_symbols: float, lzma_bytes: int, budget_s: float, device: str
 ) -> Preset:
@@ -195,7 +185,7 @@ def make_plan(
     has begun with; then nothing is left to choose.
     """
     device = pick_device(options.device)
-    budget = budget_seconds(options, len(data))
+    budget = options.seconds(len(data))
     rival = estimate_lzma(data)
     any_preset = chosen or load_preset(
         options.preset or "nano",
