@@ -7,6 +7,7 @@ from typing import BinaryIO, Protocol, Self
 
 from mdlzip.fileio.atomic import COPY_BLOCK_BYTES, AtomicOutput
 from mdlzip.fileio.checks import check_output, is_stream, plain_errors
+from mdlzip.fileio.paths import checked_path
 from mdlzip.fileio.streams import DirectStream, SpooledStream
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Output",
     "SpooledStream",
     "check_output",
+    "checked_path",
     "is_stream",
     "open_output",
     "plain_errors",

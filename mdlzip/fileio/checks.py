@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdlzip.errors import MdlzipError, OutputExists, UsageError
+from mdlzip.errors import IsFolder, MdlzipError, OutputExists, UsageError, file_problem
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -24,14 +24,14 @@ _REASONS = {
 
 @contextlib.contextmanager
 def plain_errors(doing: str) -> Iterator[None]:
-    """Turn OSError into a MdlzipError of one line: "`doing`: reason". A closed pipe passes."""
+    """Turn OSError into a FileProblem of one line: "`doing`: reason". A closed pipe passes."""
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, MdlzipError):  # some of ours are OSErrors, too
         raise
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
-        raise MdlzipError(f"{doing}: {reason}") from error
+        raise file_problem(f"{doing}: {reason}", error) from error
 
 
 def is_stream(path: Path) -> bool:
@@ -51,7 +51,7 @@ def check_output(path: Path, *, source: Path | None, force: bool) -> None:
     if source is not None and source.exists() and path.exists() and path.samefile(source):
         raise UsageError(f"{path}: output and input are the same file; choose another with -o")
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the name of a file")
+        raise IsFolder(f"{path}: is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
     if is_stream(path):
