@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import time
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from mdlzip.archive.reader import ArchiveReader
 from mdlzip.chunks import Layout
 from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
 from mdlzip.corpus import STDIN
-from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
-from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
+from mdlzip.errors import CorruptArchive, ExportRefused, IsFolder, MdlzipError, UsageError
+from mdlzip.fileio import check_output, checked_path, is_stream, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
 
@@ -48,22 +49,30 @@ def decompress(
     threads: int | None = None,
     on_progress: Progress | None = None,
     remove_source: bool = False,
+    stored_name: bool = False,
+    check_target: Callable[[Path], None] | None = None,
 ) -> DecompressReport:
     """Give the original back, with its permissions and time.
 
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
-    (stdout if it comes from stdin). Raises CorruptArchive, UnsupportedVersion, LimitExceeded,
-    OutputExists, UsageError, MdlzipError.
+    (stdout if it comes from stdin). stored_name: take the stored name even if it is hidden, begins
+    with a dash or holds invisible characters. check_target: called with the output's path before
+    anything is written; what it raises passes. Raises CorruptArchive, UnsupportedVersion,
+    LimitExceeded, OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
+    if dst is not None:
+        checked_path(dst, "dst")
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        target = _target(src, dst, reader.name)
+        target = _target(src, dst, reader.name, any_name=stored_name)
         source = None if str(src) == STDIN else Path(src)
         if remove_source and (source is None or target is None or is_stream(target)):
             raise UsageError("the archive is only removed if it and the output are files")
         if target:
             check_output(target, source=source, force=force)
+            if check_target is not None:
+                check_target(target)
         with open_output(target, force=force, seekable=False) as out:
             machine = Machine(device, threads, memory)
             decode_archive(reader, out.write, machine, on_progress or no_progress)
@@ -94,13 +103,13 @@ def test(
 @contextlib.contextmanager
 def open_source(src: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
     """The archive as a binary file, and its size if it is a regular file."""
+    path = checked_path(src, "src")
     if str(src) == STDIN:
         yield sys.stdin.buffer, None
         return
-    path = Path(src)
     with plain_errors(f"{path}: cannot open"):
         if path.is_dir():
-            raise UsageError(f"{path}: is a folder, not an archive")
+            raise IsFolder(f"{path}: is a folder, not an archive")
         file = path.open("rb")
     with file:
         status = os.fstat(file.fileno())
@@ -231,18 +240,35 @@ def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
     return int(decode_memory_bytes(reader.config, reader.layout, threads))
 
 
-def _target(src: str | Path, dst: str | Path | None, name: str | None) -> Path | None:
+def _target(
+    src: str | Path, dst: str | Path | None, name: str | None, *, any_name: bool
+) -> Path | None:
     """Where the original goes; None for stdout."""
     if dst is not None:
         return None if str(dst) == STDIN else Path(dst)
     if str(src) == STDIN:
         return None
     path = Path(src)
-    if name is not None:
+    if name is not None and _encodable(name) and (any_name or _harmless(name)):
         return path.with_name(name)
     if path.name.endswith(SUFFIX) and path.name != SUFFIX:
         return path.with_name(path.name.removesuffix(SUFFIX))
     raise UsageError(f"{path}: the name does not end in {SUFFIX}; give the output's with -o")
+
+
+def _harmless(name: str) -> bool:
+    """Whether a stranger's archive may choose `name`: seen in listings, and no option."""
+    invisible = any(unicodedata.category(c) == "Cf" for c in name)
+    return not name.startswith((".", "-")) and not invisible
+
+
+def _encodable(name: str) -> bool:
+    """Whether file names of this locale can hold `name`."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _remove_archive(path: Path, file: BinaryIO) -> None:

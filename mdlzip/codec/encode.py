@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,14 @@ from mdlzip.errors import (
     UsageError,
     VerifyFailed,
 )
-from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
+from mdlzip.fileio import (
+    Output,
+    check_output,
+    checked_path,
+    is_stream,
+    open_output,
+    plain_errors,
+)
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.vocabulary import N_BYTES
 
@@ -92,21 +99,28 @@ def compress(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     network: IntegerNetwork | None = None,
+    check_target: Callable[[Path], None] | None = None,
 ) -> CompressReport:
     """Compress a file, or stdin ("-"), into an archive; None as `dst` means src + ".mdlz".
 
     network: code with this network instead of training one; it must know every byte value of the
-    input. Nothing appears under the final name until the archive has decoded to the input (unless
+    input. check_target: called with the output's path before anything is read; what it raises
+    passes. Nothing appears under the final name until the archive has decoded to the input (unless
     options.verify is off). Raises UsageError, OutputExists, Interrupted (`--resume` continues),
     VerifyFailed, ExportRefused, MdlzipError.
     """
     options = options or CompressOptions()
+    checked_path(src, "src")
+    if dst is not None:
+        checked_path(dst, "dst")
     source = None if str(src) == STDIN else Path(src)
     target = _target(source, dst)
     if options.remove_source and (source is None or target is None or is_stream(target)):
         raise UsageError("the source is only removed if it and the output are files")
     if target is not None:
         check_output(target, source=source, force=options.force)
+        if check_target is not None:
+            check_target(target)
     with open_corpus(src) as corpus:
         job = _Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
