@@ -135,11 +135,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
 def wants_events(words: Sequence[str]) -> bool:
     """Whether a command line asks for JSON lines; known before it is parsed, for its own errors."""
     mode = ""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for i, word in enumerate(words):
         if word == "--":
             break
         if word == "--progress":
-            mode = following
+            mode = "".join(words[i + 1 : i + 2])
         elif word.startswith("--progress="):
             mode = word.partition("=")[2]
     return mode == "json"
