@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from mdlzip import __version__
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, result, result_json, table
+from mdlzip.cli.console import result, result_json, table
+from mdlzip.cli.failures import guarded
 
 _PACKAGES = ("torch", "numpy", "numba", "constriction", "safetensors", "zstandard", "typer", "rich")
 _EXTRAS = ("brotli", "pyppmd", "matplotlib")

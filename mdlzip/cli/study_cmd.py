@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from mdlzip.cli.short_forms import LeveledCommand
 from mdlzip.cli.study_classifier import cifar, imagenet, mnist
 from mdlzip.cli.study_overhead import overhead
 from mdlzip.cli.study_teacher import teacher_student
@@ -15,7 +16,7 @@ study = typer.Typer(
     rich_markup_mode=None,
     help="Reproduce the studies of the paper: runs as JSON lines, tables, plots.",
 )
-study.command("transformer")(transformer)
+study.command("transformer", cls=LeveledCommand)(transformer)
 study.command("mnist")(mnist)
 study.command("cifar")(cifar)
 study.command("imagenet")(imagenet)

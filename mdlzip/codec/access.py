@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import accumulate
@@ -14,8 +15,8 @@ from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.codec.decode import Machine, decoded_groups, fitted, unpack
-from mdlzip.errors import CorruptArchive, MdlzipError, UsageError
-from mdlzip.fileio import plain_errors
+from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
+from mdlzip.fileio import checked_path, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 
 CACHED_GROUPS = 8
@@ -77,11 +78,14 @@ def open_archive(
     Learned archives decode only the groups that a read touches; zstd and xz ones run forward from
     where the last read ended, or from the start. Raises as `mdlzip.decompress`.
     """
-    path = Path(path)
+    path = checked_path(path, "path")
     machine = Machine(device, threads, memory)
     with plain_errors(f"{path}: cannot open"):
-        if not path.is_file():
-            raise UsageError(f"{path}: is not a file; random access needs one")
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsFolder(f"{path}: is a folder, not an archive")
+        if not stat.S_ISREG(mode):  # not opened: that could wait for ever, as with a pipe
+            raise UsageError(f"{path}: is not a regular file; random access needs one")
         file = path.open("rb")
     try:
         total = file.seek(0, io.SEEK_END)

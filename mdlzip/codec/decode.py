@@ -29,11 +29,12 @@ from mdlzip.codec.options import (
     no_progress,
 )
 from mdlzip.corpus import STDIN, is_standard_stream
-from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
+from mdlzip.errors import CorruptArchive, ExportRefused, IsFolder, MdlzipError, UsageError
 from mdlzip.fileio import (
     Metadata,
     check_output,
     check_removable,
+    checked_path,
     is_stream,
     open_descriptor,
     open_output,
@@ -73,15 +74,19 @@ def decompress(
     on_progress: Progress | None = None,
     remove_source: bool = False,
     stored_name: bool = False,
+    check_target: Callable[[Path], None] | None = None,
 ) -> DecompressReport:
     """Give the original back, with its owner, permissions and time.
 
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
     (stdout if it comes from stdin). stored_name: take that name even if it is hidden, looks like
-    an option or holds invisible characters. Raises CorruptArchive, UnsupportedVersion,
+    an option or holds invisible characters. check_target: called with the output's path before
+    anything is written; what it raises passes. Raises CorruptArchive, UnsupportedVersion,
     LimitExceeded, OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
+    if dst is not None:
+        checked_path(dst, "dst")
     machine = Machine(device, threads, memory)
     with open_source(src) as (file, total):
         opened = os.fstat(file.fileno()) if total is not None else None
@@ -94,6 +99,8 @@ def decompress(
             check_removable(source)
         if target:
             check_output(target, source=source, force=force)
+            if check_target is not None:
+                check_target(target)
         with open_output(target, force=force, seekable=False, sparse=True) as out:
             decode_archive(reader, out.write, machine, on_progress or no_progress)
             header = reader.header
@@ -132,15 +139,13 @@ def test(
 @contextlib.contextmanager
 def open_source(src: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
     """The archive as a binary file, and its size if it is a regular file that tells it."""
+    path = checked_path(src, "src")
     if str(src) == STDIN:
         yield sys.stdin.buffer, None
         return
-    if not str(src):
-        raise UsageError("the name of the archive is empty")
-    path = Path(src)
     with plain_errors(f"{path}: cannot open"):
         if path.is_dir():
-            raise UsageError(f"{path}: is a folder, not an archive")
+            raise IsFolder(f"{path}: is a folder, not an archive")
         file = open_stream(path)
     with file:
         status = os.fstat(file.fileno())

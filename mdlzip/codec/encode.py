@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,7 @@ from mdlzip.fileio import (
     check_removable,
     check_space,
     check_writable,
+    checked_path,
     is_stream,
     open_output,
     plain_errors,
@@ -127,18 +128,25 @@ def compress(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     network: IntegerNetwork | None = None,
+    check_target: Callable[[Path], None] | None = None,
 ) -> CompressReport:
     """Compress a file, or stdin ("-"), into an archive; None as `dst` means src + ".mdlz".
 
     network: code with this network instead of training one; it must know every byte value of the
-    input. Nothing appears under the final name until the archive has decoded to the input (unless
+    input. check_target: called with the output's path before anything is read; what it raises
+    passes. Nothing appears under the final name until the archive has decoded to the input (unless
     options.verify is off). Raises UsageError, OutputExists, Interrupted (`--resume` continues),
     VerifyFailed, ExportRefused, MdlzipError.
     """
     options = options or CompressOptions()
+    checked_path(src, "src")
+    if dst is not None:
+        checked_path(dst, "dst")
     source = None if is_standard_stream(src) else Path(src)
     target = _target(source, dst)
     _check_files(source, target, options)
+    if target is not None and check_target is not None:
+        check_target(target)
     with open_corpus(src) as corpus:
         job = _Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)

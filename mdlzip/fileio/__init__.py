@@ -16,6 +16,7 @@ from mdlzip.fileio.checks import (
 )
 from mdlzip.fileio.identity import check_removable, remove_if_same, same_file, untouched
 from mdlzip.fileio.owner import Metadata, restored_mode
+from mdlzip.fileio.paths import checked_path
 from mdlzip.fileio.streams import (
     DirectStream,
     Readable,
@@ -39,6 +40,7 @@ __all__ = [
     "check_removable",
     "check_space",
     "check_writable",
+    "checked_path",
     "is_same",
     "is_stream",
     "open_descriptor",

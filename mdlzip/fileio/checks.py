@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mdlzip.errors import MdlzipError, OutputExists, UsageError
+from mdlzip.errors import IsFolder, MdlzipError, OutputExists, UsageError, file_problem
 from mdlzip.fileio.naming import try_name
 
 _REASONS = {
@@ -30,16 +30,16 @@ _MAX_LINKS = 40
 
 @contextlib.contextmanager
 def plain_errors(doing: str) -> Iterator[None]:
-    """Turn OSError into a MdlzipError of one line: "`doing`: reason". A closed pipe passes.
+    """Turn OSError into a FileProblem of one line: "`doing`: reason". A closed pipe passes.
 
     safetensors has an error class of its own for a disk that is full and the like.
     """
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, MdlzipError):  # some of ours are OSErrors, too
         raise
     except OSError as error:
-        raise MdlzipError(f"{doing}: {reason_of(error)}") from error
+        raise file_problem(f"{doing}: {reason_of(error)}", error) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
@@ -108,7 +108,7 @@ def check_output(path: Path, *, source: Path | None, force: bool, append: bool =
         return
     with plain_errors(f"{path}: cannot write a file of this name"):
         if path.is_dir():
-            raise UsageError(f"{path}: is a folder; give the name of a file")
+            raise IsFolder(f"{path}: is a folder; give the name of a file")
         if not path.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
         if os.path.lexists(path):
@@ -123,7 +123,7 @@ def check_output(path: Path, *, source: Path | None, force: bool, append: bool =
     except OSError as error:
         unknown = error.errno in (errno.ENOENT, errno.EINVAL)  # the folder is there
         reason = "the file system does not take it" if unknown else reason_of(error)
-        raise MdlzipError(f"{path}: cannot write a file of this name: {reason}") from error
+        raise file_problem(f"{path}: cannot write a file of this name: {reason}", error) from error
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
