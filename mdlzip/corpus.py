@@ -1,8 +1,11 @@
-"""The bytes to be compressed: memory-mapped, read-only, never loaded whole."""
+"""The bytes to be compressed: read block by block, never loaded whole.
+
+They are not mapped: pages of a mapping count as memory of the process, and a file that is cut short
+meanwhile would end it by a signal.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import sys
@@ -25,12 +28,10 @@ STDIN = "-"
 class Corpus:
     """A file open for compression; a context manager.
 
-    data: uint8, shape (size,), read-only view of the mapped file; name: base name, None for a
-    pipe; mode: permission bits 0..0o777, None for a pipe; mtime_ns: 0 for a pipe; path: None for
-    a pipe. Slices of `data` must not outlive the context.
+    name: base name, None for a pipe; mode: permission bits 0..0o777, None for a pipe; mtime_ns: 0
+    for a pipe; path: None for a pipe.
     """
 
-    data: np.ndarray
     name: str | None
     mode: int | None
     mtime_ns: int
@@ -41,18 +42,36 @@ class Corpus:
     @property
     def size(self) -> int:
         """Number of bytes."""
-        return int(self.data.size)
+        return self._status.st_size
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Bytes start .. stop - 1, uint8 (stop - start,); any number of threads may read.
+
+        Raises MdlzipError if they cannot be read or the file has become shorter.
+        """
+        out = np.empty(stop - start, np.uint8)
+        place, view = start, out.data
+        with plain_errors(f"{self.path or 'input'}: cannot read"):
+            while len(view):
+                n = os.preadv(self._file.fileno(), [view], place)
+                if not n:
+                    raise self._changed()
+                place, view = place + n, view[n:]
+        return out
 
     def blocks(self) -> Iterator[bytes]:
         """All bytes in order, in blocks of at most 1 MiB."""
         for start in range(0, self.size, READ_BLOCK_BYTES):
-            yield self.data[start : start + READ_BLOCK_BYTES].tobytes()
+            yield self.read(start, min(start + READ_BLOCK_BYTES, self.size)).tobytes()
 
     def check_unchanged(self) -> None:
         """MdlzipError if the file's size or time is not what it was when it was opened."""
         now = os.fstat(self._file.fileno())
         if (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
-            raise MdlzipError(f"{self.path or 'input'}: changed while it was being compressed")
+            raise self._changed()
+
+    def _changed(self) -> MdlzipError:
+        return MdlzipError(f"{self.path or 'input'}: changed while it was being compressed")
 
     def remove_source(self) -> None:
         """Unlink the path, if it still is the very file that was compressed."""
@@ -68,7 +87,6 @@ class Corpus:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.data = np.empty(0, np.uint8)  # the mapping goes with its last view
         self._file.close()
 
 
@@ -106,13 +124,7 @@ def _from_file(file: BinaryIO, path: Path | None) -> Corpus:
     if status.st_size >= MAX_ORIGINAL_BYTES:
         file.close()
         raise MdlzipError(f"{path or 'input'}: {status.st_size} bytes are too many for an archive")
-    data = np.empty(0, np.uint8)
-    data.setflags(write=False)
-    if status.st_size:
-        mapping = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
-        data = np.frombuffer(mapping, np.uint8)
     return Corpus(
-        data=data,
         name=path.name if path else None,
         mode=stat.S_IMODE(status.st_mode) & 0o777 if path else None,
         mtime_ns=status.st_mtime_ns if path else 0,

@@ -18,13 +18,13 @@ from zlib import crc32
 from mdlzip.archive.header import Header, Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.chunks import Layout
 from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
 from mdlzip.corpus import STDIN
 from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
 from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.layout import Layout
 
 Sink = Callable[[bytes], object]
 

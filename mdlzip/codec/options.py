@@ -11,8 +11,8 @@ from mdlzip.config import ModelConfig, check_method
 from mdlzip.errors import UsageError
 
 Progress = Callable[[str, float, float, str], None]
-"""phase ("plan", "compare", "train", "prune", "quantise", "encode", "verify", "decode"), done,
-total, note."""
+"""phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify",
+"decode"), done, total, note."""
 ShouldStop = Callable[[], bool]
 
 SUFFIX = ".mdlz"

@@ -7,11 +7,9 @@ import fcntl
 import os
 import shutil
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from mdlzip.corpus import Corpus
 from mdlzip.errors import ExportRefused, UsageError, VerifyFailed
 from mdlzip.fileio import plain_errors
 
@@ -105,13 +103,9 @@ class WorkFolder:
             self.path.rmdir()
 
 
-def identity(corpus: Corpus) -> tuple[str, bytes]:
-    """Text that tells this input from others, for the work folder; and its SHA-256."""
-    hasher = sha256()
-    for block in corpus.blocks():
-        hasher.update(block)
-    digest = hasher.digest()
-    return f"mdlzip work folder 1\nsize {corpus.size}\nsha256 {digest.hex()}\n", digest
+def identity(size: int, digest: bytes) -> str:
+    """Text that tells an input of `size` bytes with this SHA-256 from others."""
+    return f"mdlzip work folder 1\nsize {size}\nsha256 {digest.hex()}\n"
 
 
 def default_folder(target: Path | None, digest: bytes) -> Path:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdlzip.chunks import Layout
+from mdlzip.symbols.tokens import Tokens
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
 from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
 def train(
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
+    sample: np.ndarray,
     options: Any,
     *,
     work_dir: Path,
@@ -27,8 +27,9 @@ def train(
     began: float | None = None,
     rival_bytes: int | None = None,
 ) -> TrainResult:
-    """Train a network for `data` (uint8, one-dimensional, at least one byte).
+    """Train a network for a file of at least one byte, given by its symbols.
 
+    sample: some of its bytes, as `learn.sample_of` takes them.
     options: the codec's CompressOptions. began: when the work that the budget is for began
     (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
     to `work_dir`; with options.resume a run of the same settings found there goes on. Raises NoGain
@@ -38,9 +39,9 @@ def train(
     began = time.monotonic() if began is None else began
     torch.manual_seed(options.seed)
     with settled_cpu(options.threads):
-        plan = make_plan(data, layout, options, began)
-        on_progress("plan", 0, plan.budget_s, plan.sentence(len(data), rival_bytes))
-        trainer = Trainer(data, layout, options, plan, work_dir)
+        plan = make_plan(tokens, sample, options, began)
+        on_progress("plan", 0, plan.budget_s, plan.sentence(tokens.total_bytes, rival_bytes))
+        trainer = Trainer(tokens, options, plan, work_dir)
         trainer.rival_bytes = rival_bytes
         try:
             trainer.metrics.write(

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mdlzip.chunks import Layout
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
@@ -27,6 +26,8 @@ from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import START_SYMBOL
 from mdlzip.training import checkpoint, figures
 from mdlzip.training.data import IGNORE, Batch
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
@@ -44,7 +45,6 @@ from mdlzip.training.qat import (
     measure_curvature,
     price_steps,
 )
-from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
@@ -66,15 +66,13 @@ class TrainResult:
 class Trainer:
     """State and steps of one run."""
 
-    def __init__(
-        self, data: np.ndarray, layout: Layout, options: Any, plan: Plan, work_dir: Path
-    ) -> None:
+    def __init__(self, tokens: Tokens, options: Any, plan: Plan, work_dir: Path) -> None:
         self.plan, self.config = plan, plan.preset.train
-        self.work_dir, self.data = work_dir, data
+        self.work_dir, self.total_bytes = work_dir, tokens.total_bytes
         self.device = torch.device(plan.device)
-        self.vocabulary = plan.vocabulary
-        self.batches = make_batches(data, layout, plan.preset, options.seed, self.vocabulary)
-        self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
+        self.vocabulary = tokens.vocabulary
+        self.batches = make_batches(tokens, plan.preset, options.seed)
+        self.model = Transformer(plan.preset.model, tokens.layout.chunk_size).to(self.device)
         self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
@@ -85,7 +83,7 @@ class Trainer:
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
         alive = sum(p.numel() for p in self.params.values()) - dead
         self.config = price_weights(
-            self.config, alive / max(len(data), 1), self.batches.bytes_per_symbol
+            self.config, alive / max(self.total_bytes, 1), tokens.bytes_per_symbol
         )
         self.alpha = AlphaSchedule(
             self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
@@ -96,7 +94,9 @@ class Trainer:
         self.stream_shift = 0
         self.loss_mean = float("nan")
         self.rival_bytes: int | None = None
-        text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
+        text = repr(
+            (plan.preset, tokens.layout, options.seed, options.steps, self.total_bytes, plan.device)
+        )
         self.progress = checkpoint.Progress(sha256(text.encode()).hexdigest())
         resumed = options.resume and self._resume()
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ class Trainer:
         """Raise NoGain if not even a loss that falls faster than any seen would beat the rival."""
         p = self.progress
         share = max((s for f, s in _LEAST_SHARE_OF_LOSS if p.fraction >= f), default=0.0)
-        least = self.loss_mean * share * len(self.data) / 8
+        least = self.loss_mean * share * self.total_bytes / 8
         if self.rival_bytes is not None and p.step >= 100 and least > self.rival_bytes:
             raise NoGain(
                 f"training was given up after {p.elapsed_s:.0f} s: at {self.loss_mean:.2f} bits per"
@@ -228,7 +228,7 @@ class Trainer:
 
     def _bytes_seen(self) -> float:
         """Bytes of all batches before this step, on average."""
-        return self.progress.step * self.batches.passes_per_step * len(self.data)
+        return self.progress.step * self.batches.passes_per_step * self.total_bytes
 
     def _from_log(self) -> dict[str, float]:
         """The time of a step, and the online code length if the run has seen the whole file."""
@@ -238,8 +238,8 @@ class Trainer:
         try:
             records = read_metrics(path)
             out = {"step_seconds": step_seconds(records)}
-            if self._bytes_seen() >= len(self.data):
-                out["online_bytes"] = prequential_bytes(records, len(self.data))
+            if self._bytes_seen() >= self.total_bytes:
+                out["online_bytes"] = prequential_bytes(records, self.total_bytes)
         except (OSError, UsageError):
             return {}  # a metrics file that another run has begun anew
         return out
@@ -288,8 +288,8 @@ class Trainer:
             return figures.float_nats(self.model, self.batches, sample)
 
         curvature = measure_curvature(self.params, loss)
-        wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
-        wanted = halve_unbearable(self.params, wanted, loss, len(self.data), c.coarseness)
+        wanted = price_steps(self.params, curvature, self.total_bytes, c.coarseness)
+        wanted = halve_unbearable(self.params, wanted, loss, self.total_bytes, c.coarseness)
         self.metrics.write("steps", **wanted)
         return wanted
 
