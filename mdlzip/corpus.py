@@ -1,8 +1,11 @@
-"""The bytes to be compressed: memory-mapped, read-only, never loaded whole."""
+"""The bytes to be compressed: read block by block, never loaded whole.
+
+They are not mapped: pages of a mapping count as memory of the process, and a file that is cut short
+meanwhile would end it by a signal.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import sys
@@ -14,9 +17,10 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from mdlzip.errors import MdlzipError, SourceChanged, UsageError
+from mdlzip.errors import IsFolder, MdlzipError, SourceChanged, UsageError
 from mdlzip.fileio import (
     Metadata,
+    checked_path,
     open_descriptor,
     open_stream,
     plain_errors,
@@ -39,13 +43,12 @@ def is_standard_stream(path: Path | str) -> bool:
 class Corpus:
     """A file open for compression; a context manager.
 
-    data: uint8, shape (size,), read-only view of the mapped bytes; name: base name, None for a
-    pipe; mode: permission bits 0..0o777, None for a pipe; mtime_ns: 0 for a pipe; path: None for
-    a pipe; copied: whether `data` are those of a temporary copy, as of a pipe or of a file that
-    cannot be mapped. Slices of `data` must not outlive the context.
+    size: number of bytes; name: base name, None for a pipe; mode: permission bits 0..0o777, None
+    for a pipe; mtime_ns: 0 for a pipe; path: None for a pipe; copied: whether the bytes are those
+    of a temporary copy, as of a pipe or of a file that does not tell its true size.
     """
 
-    data: np.ndarray
+    size: int
     name: str | None
     mode: int | None
     mtime_ns: int
@@ -57,21 +60,35 @@ class Corpus:
     _grown: bool = field(default=False, repr=False)
 
     @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return int(self.data.size)
-
-    @property
     def metadata(self) -> Metadata | None:
         """What the archive's file takes over; None for a pipe."""
         if self.mode is None:
             return None
         return Metadata(self.mode, self.mtime_ns, self._status.st_uid, self._status.st_gid)
 
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Bytes start .. stop - 1, uint8 (stop - start,); any number of threads may read.
+
+        Raises MdlzipError if they cannot be read, SourceChanged if the file has become shorter.
+        """
+        out = np.empty(stop - start, np.uint8)
+        place, view = start, out.data
+        with plain_errors(f"{self.path or 'input'}: cannot read"):
+            while len(view):
+                n = os.preadv(self._file.fileno(), [view], place)
+                if not n:
+                    raise self._changed(": it is shorter")
+                place, view = place + n, view[n:]
+        return out
+
     def blocks(self) -> Iterator[bytes]:
         """All bytes in order, in blocks of at most 1 MiB."""
         for start in range(0, self.size, READ_BLOCK_BYTES):
-            yield self.data[start : start + READ_BLOCK_BYTES].tobytes()
+            yield self.read(start, min(start + READ_BLOCK_BYTES, self.size)).tobytes()
+
+    def remember(self, digest: bytes) -> None:
+        """Take note of the SHA-256 of all bytes, so that a later change can be told from none."""
+        self._digest = digest
 
     def digest(self) -> bytes:
         """SHA-256 of all bytes as they were when this was first asked."""
@@ -96,16 +113,19 @@ class Corpus:
         now = os.fstat(self._file.fileno())
         if untouched(now, self._status):
             return None
-        name = self.path or "input"
         if now.st_size < self.size:
-            raise SourceChanged(f"{name}: changed while it was being compressed: it is shorter")
+            raise self._changed(": it is shorter")
         if not self._digest or self._hash() != self._digest:
-            raise SourceChanged(f"{name}: changed while it was being compressed")
+            raise self._changed()
         self._grown = self._grown or now.st_size > self.size
         self._status = now
         if now.st_size == self.size:
             return None
+        name = self.path or "input"
         return f"{name}: has grown meanwhile; the archive holds the first {self.size:,} bytes"
+
+    def _changed(self, how: str = "") -> SourceChanged:
+        return SourceChanged(f"{self.path or 'input'}: changed while it was being compressed{how}")
 
     def remove_source(self) -> None:
         """Unlink the path, if it still is the very file that was compressed.
@@ -122,24 +142,21 @@ class Corpus:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.data = np.empty(0, np.uint8)  # the mapping goes with its last view
         self._file.close()
 
 
 def open_corpus(path: Path | str) -> Corpus:
-    """Open a file, a pipe or "-" (stdin); what cannot be mapped is copied to a temporary file.
+    """Open a file, a pipe or "-" (stdin); pipes are copied to a temporary file first.
 
     Raises UsageError for a folder or device, MdlzipError if it cannot be read or is too large.
     """
     if str(path) == STDIN:
         return _of_stream(sys.stdin.buffer, "stdin")
-    if not str(path):
-        raise UsageError("the name of the input is empty")
-    path = Path(path)
+    path = checked_path(path, "input")
     with plain_errors(f"{path}: cannot open"):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UsageError(f"{path}: is a folder; pack it first, for example with tar")
+            raise IsFolder(f"{path}: is a folder; pack it first, for example with tar")
         if stat.S_ISFIFO(mode) or open_descriptor(path) is not None:
             with open_stream(path) as stream:
                 return _of_stream(stream, str(path))
@@ -152,36 +169,35 @@ def _of_stream(stream: BinaryIO, name: str) -> Corpus:
     copy = spool(stream, name)
     with plain_errors(f"{name}: cannot read its copy"):
         status = os.fstat(copy.fileno())
-        return Corpus(_mapped(copy, status.st_size), None, None, 0, None, True, copy, status)
+        return Corpus(_checked_size(copy, status.st_size), None, None, 0, None, True, copy, status)
 
 
 def _of_file(path: Path) -> Corpus:
-    file = path.open("rb")
-    status = os.fstat(file.fileno())
+    source: BinaryIO = path.open("rb")
+    status = os.fstat(source.fileno())
     if not same_file(status, path.stat()) or not stat.S_ISREG(status.st_mode):
-        file.close()
+        source.close()
         raise SourceChanged(f"{path}: was replaced while it was being opened")
-    copied = status.st_size == 0  # files of /proc have no size, but content
-    try:
-        data = _mapped(file, status.st_size)
-    except (OSError, ValueError):  # files of /sys and of some FUSE file systems cannot be mapped
-        copied = True
-    source: BinaryIO = file
+    size, copied = status.st_size, not _tells_its_size(source, status)
     if copied:
-        source = spool(file, str(path))
-        file.close()
-        data = _mapped(source, os.fstat(source.fileno()).st_size)
+        with source as file:
+            source = spool(file, str(path))
+        size = os.fstat(source.fileno()).st_size
     mode = stat.S_IMODE(status.st_mode) & 0o777
-    return Corpus(data, path.name, mode, status.st_mtime_ns, path, copied, source, status)
+    mtime_ns, size = status.st_mtime_ns, _checked_size(source, size)
+    return Corpus(size, path.name, mode, mtime_ns, path, copied, source, status)
 
 
-def _mapped(file: BinaryIO, size: int) -> np.ndarray:
-    """The first `size` bytes of a file as a read-only array; MdlzipError if they are too many."""
+def _tells_its_size(file: BinaryIO, status: os.stat_result) -> bool:
+    """Whether a file ends where it says; those of /proc, /sys and some of FUSE do not."""
+    size, fd = status.st_size, file.fileno()
+    if os.pread(fd, 1, size):
+        return os.fstat(fd).st_size > size  # then it has grown just now
+    return size == 0 or bool(os.pread(fd, 1, size - 1))
+
+
+def _checked_size(file: BinaryIO, size: int) -> int:
     if size >= MAX_ORIGINAL_BYTES:
         file.close()
         raise MdlzipError(f"{size} bytes are too many for an archive")
-    if not size:
-        data = np.empty(0, np.uint8)
-        data.setflags(write=False)
-        return data
-    return np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+    return size

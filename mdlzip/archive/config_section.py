@@ -6,9 +6,9 @@ import struct
 
 from mdlzip import limits
 from mdlzip.archive.cursor import Cursor
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
+from mdlzip.symbols.layout import Layout
 
 CONFIG_BYTES = 23
 NORMS = ("rms", "layer")

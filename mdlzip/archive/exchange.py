@@ -28,7 +28,13 @@ from mdlzip.quantised.network import (
     activation_sites,
     tensor_shapes,
 )
-from mdlzip.vocabulary import Vocabulary, all_bytes, merges_bytes, pack_merges, unpack_merges
+from mdlzip.symbols.vocabulary import (
+    Vocabulary,
+    all_bytes,
+    merges_bytes,
+    pack_merges,
+    unpack_merges,
+)
 
 FORMAT = "mdlzip weights 1"
 PARTS = {"indices": "I32", "values": "I8", "scale": "F64", "step": "I32"}

@@ -7,9 +7,9 @@ from array import array
 from dataclasses import dataclass
 
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.chunks import Layout
 from mdlzip.errors import CorruptArchive
 from mdlzip.limits import CODED_SLACK_BYTES, MAX_CODED_BYTES_PER_BYTE
+from mdlzip.symbols.layout import Layout
 
 MIN_GROUP_BYTES = 2 * (1 + 4)  # one varint and one checksum, in the frame and in the index
 

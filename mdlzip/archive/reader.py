@@ -32,7 +32,6 @@ from mdlzip.archive.sections import (
     unpack_name,
 )
 from mdlzip.archive.source import ByteSource, SectionSource
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive
 from mdlzip.fileio import Readable
@@ -45,6 +44,7 @@ from mdlzip.limits import (
     WEIGHT_SLACK_BYTES,
 )
 from mdlzip.quantised.network import tensor_shapes
+from mdlzip.symbols.layout import Layout
 
 FOOTER_BYTES = INDEX_OFFSET_BYTES + DIGEST_BYTES
 

@@ -18,7 +18,7 @@ from mdlzip.quantised.network import (
     activation_sites,
     tensor_shapes,
 )
-from mdlzip.vocabulary import N_BYTES, Vocabulary, merges_bytes, pack_merges, unpack_merges
+from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary, merges_bytes, pack_merges, unpack_merges
 
 MODES = ("coded", "coo")  # place = mode byte
 SECTION = "weights section"

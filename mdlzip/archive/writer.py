@@ -21,10 +21,10 @@ from mdlzip.archive.sections import (
     pack_section,
     section_head,
 )
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError
 from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.symbols.layout import Layout
 
 STORED_OVERHEAD_BYTES = HEADER_BYTES + DIGEST_BYTES
 

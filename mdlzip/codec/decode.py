@@ -19,7 +19,6 @@ from mdlzip.archive.header import Header, Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import harmless_name
-from mdlzip.chunks import Layout
 from mdlzip.codec.options import (
     SUFFIX,
     DecompressReport,
@@ -45,6 +44,7 @@ from mdlzip.fileio import (
 )
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.layout import Layout
 
 Sink = Callable[[bytes], object]
 

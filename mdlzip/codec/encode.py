@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
-from mdlzip.chunks import Layout
 from mdlzip.codec.decode import Machine, decode_archive, pick_device
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
@@ -60,7 +58,11 @@ from mdlzip.fileio import (
 )
 from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.vocabulary import N_BYTES
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import sample_of
+from mdlzip.symbols.survey import Survey, take_survey
+from mdlzip.symbols.tokens import Tokens, prepare
+from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
 if TYPE_CHECKING:
     from mdlzip.training.checkpoint import Checkpoint
@@ -84,6 +86,7 @@ class _Job:
     skipped: str | None = None
     network: IntegerNetwork | None = None
     resumed: Checkpoint | None = None
+    tokens: Tokens | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None
     warnings: list[str] = field(default_factory=list)
@@ -193,12 +196,15 @@ def _check_files(source: Path | None, target: Path | None, options: CompressOpti
 
 def _run(job: _Job, source: str) -> CompressReport:
     options, given = job.options, job.network is not None
+    survey = take_survey(job.corpus)
+    job.corpus.remember(survey.digest)
     if job.network is not None:
-        _check_alphabet(job.corpus, job.network, source)
+        _check_alphabet(survey, job.network, source)
         _check_memory(job, job.network.config)
-    job.corpus.digest()
     with ExitStack() as stack:
         work = None
+        if job.network is not None:
+            job.tokens = stack.enter_context(_tokenise(job, job.network.vocabulary, None))
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
@@ -211,7 +217,7 @@ def _run(job: _Job, source: str) -> CompressReport:
         if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
             try:
-                _train(job, work.files, rival_bytes)
+                _train(job, survey, work.files, rival_bytes, stack)
             except NoGain as reason:
                 job.skipped = str(reason)
             except ExportRefused as problem:
@@ -258,7 +264,8 @@ def _enter_work_folder(job: _Job, stack: ExitStack) -> WorkFolder:
             parent.mkdir(0o700)
         stack.callback(_remove_empty, parent)
     path = work_folder(target, job.corpus.digest(), parent, resume=options.resume)
-    folder = WorkFolder(path, identity(job.corpus), resume=options.resume, fresh=options.force)
+    text = identity(job.corpus.size, job.corpus.digest())
+    folder = WorkFolder(path, text, resume=options.resume, fresh=options.force)
     return stack.enter_context(folder)
 
 
@@ -272,26 +279,39 @@ def _check_memory(job: _Job, config: ModelConfig) -> None:
     check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
 
 
-def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> None:
+def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> None:
     """Raises UsageError if the file holds a byte value that a given network cannot predict."""
-    if network.alphabet.size == N_BYTES:
-        return
-    outside = network.vocabulary.ranks[:N_BYTES] < 0
-    for block in corpus.blocks():
-        values = np.frombuffer(block, np.uint8)
-        if outside[values].any():
-            raise UsageError(
-                f"{source}: holds byte value {values[outside[values]][0]}, which the given weights"
-                f" cannot predict; they know {network.alphabet.size} values"
-            )
+    outside = np.flatnonzero(survey.present & (network.vocabulary.ranks[:N_BYTES] < 0))
+    if outside.size:
+        raise UsageError(
+            f"{source}: holds byte value {outside[0]}, which the given weights"
+            f" cannot predict; they know {network.alphabet.size} values"
+        )
 
 
-def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
+def _tokenise(job: _Job, vocabulary: Vocabulary, folder: Path | None) -> Tokens:
+    def report(done: int, total: int) -> None:
+        if job.should_stop():
+            raise Interrupted("stopped while the input was being read")
+        job.progress("tokenise", done, total, "")
+
+    threads = job.options.threads
+    return prepare(job.corpus, job.layout, vocabulary, folder, threads=threads, on_block=report)
+
+
+def _train(
+    job: _Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
+) -> None:
+    from mdlzip.training.planner import choose_vocabulary
     from mdlzip.training.run import train
 
+    sample, options = sample_of(job.corpus), cast(Any, job.options)
+    preset = job.resumed.settings.preset if job.resumed else None
+    vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
+    job.tokens = stack.enter_context(_tokenise(job, vocabulary, work_dir))
     result: TrainResult = train(
-        job.corpus.data,
-        job.layout,
+        job.tokens,
+        sample,
         job.options,
         began=job.began,
         rival_bytes=rival_bytes,
@@ -309,8 +329,8 @@ def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
 def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
         method, ledger = Method.LEARNED, {}
-        if job.network is not None:
-            ledger = _write_learned(job, out, job.network)
+        if job.network is not None and job.tokens is not None:
+            ledger = _write_learned(job, out, job.network, job.tokens)
             job.candidates[method.label] = sum(ledger.values())
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
@@ -324,39 +344,37 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     return _report(job, method, ledger, source)
 
 
-def _write_learned(job: _Job, out: Output, network: IntegerNetwork) -> Ledger:
+def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Tokens) -> Ledger:
     from mdlzip.archive.weights import pack_weights
 
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
     model = Model(network.config, job.layout, packed.data, packed.ledger)
-    header, groups = job.header(Method.LEARNED), _coded_groups(job, network)
+    header, groups = job.header(Method.LEARNED), _coded_groups(job, network, tokens)
     ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
 
-def _coded_groups(job: _Job, network: IntegerNetwork) -> Iterator[tuple[bytes, int]]:
+def _coded_groups(
+    job: _Job, network: IntegerNetwork, tokens: Tokens
+) -> Iterator[tuple[bytes, int]]:
     from mdlzip.quantised.groups import encode_groups
-
-    data, layout, options = job.corpus.data, job.layout, job.options
 
     def report(done: int, total: int) -> None:
         job.progress("encode", done, total, "")
 
     coded = encode_groups(
         network,
-        data,
-        layout,
-        device=pick_device(options.device),
-        threads=options.threads,
+        tokens,
+        device=pick_device(job.options.device),
+        threads=job.options.threads,
         on_progress=report,
     )
     for group, payload in enumerate(coded):
         if job.should_stop():
             raise Interrupted("stopped while the data were being coded")
-        start, stop = layout.group_span(group)
-        yield payload, crc32(data[start:stop].tobytes())
+        yield payload, tokens.crc32(group)
 
 
 def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
@@ -370,17 +388,18 @@ def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
 def _verify(job: _Job, out: Output) -> None:
     """Decode what was written and compare it with the input byte by byte."""
     began = time.monotonic()
-    data, position = job.corpus.data, 0
+    position = 0
 
     def compare(block: bytes) -> None:
         nonlocal position
         if job.should_stop():
             raise Interrupted("stopped while the archive was being verified")
-        if data[position : position + len(block)].tobytes() != block:
+        stop = position + len(block)
+        if stop > job.corpus.size or job.corpus.read(position, stop).tobytes() != block:
             raise VerifyFailed(
                 f"the archive decodes to other bytes near offset {position}; nothing was kept"
             )
-        position += len(block)
+        position = stop
 
     with plain_errors("cannot read the new archive back"):
         out.file.flush()

@@ -9,7 +9,6 @@ from pathlib import Path
 from mdlzip.archive.header import Method
 from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.chunks import Layout
 from mdlzip.codec.decode import open_source, predicted_memory, unpack
 from mdlzip.codec.encode import compress
 from mdlzip.codec.options import CompressOptions, CompressReport, Progress
@@ -18,6 +17,7 @@ from mdlzip.errors import UsageError
 from mdlzip.fileio import check_output, checked_path, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES, READ_BLOCK_BYTES
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.layout import Layout
 
 
 def read_network(

@@ -16,12 +16,12 @@ from mdlzip.archive import payload
 from mdlzip.archive.header import Method
 from mdlzip.archive.index import MIN_GROUP_BYTES
 from mdlzip.archive.writer import STORED_OVERHEAD_BYTES, payload_archive_bytes
-from mdlzip.chunks import Layout
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.symbols.layout import Layout
 
 _POLL_S = 0.2
 SPOOL_BYTES = 1 << 24  # a compressed candidate up to this size stays in memory

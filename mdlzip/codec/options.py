@@ -12,8 +12,8 @@ from mdlzip.config import ModelConfig, check_method, load_preset
 from mdlzip.errors import UsageError
 
 Progress = Callable[[str, float, float, str], None]
-"""phase ("plan", "compare", "train", "prune", "quantise", "encode", "verify", "decode", "warning"),
-done, total, note. In "plan" and "warning" the note is all there is."""
+"""phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
+"warning"), done, total, note. In "plan" and "warning" the note is all there is."""
 WARNING = "warning"
 ShouldStop = Callable[[], bool]
 

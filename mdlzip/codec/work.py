@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from mdlzip.corpus import Corpus
 from mdlzip.errors import ExportRefused, OutputExists, SourceChanged, UsageError, VerifyFailed
 from mdlzip.fileio import plain_errors
 from mdlzip.fileio.naming import hidden_stem
@@ -192,9 +191,9 @@ def check_private(path: Path, folder: int) -> None:
             raise UsageError(f"{path}: others can write into it; remove it, and look who made it")
 
 
-def identity(corpus: Corpus) -> str:
-    """Text that tells this input from others, for the work folder."""
-    return f"mdlzip work folder 1\nsize {corpus.size}\nsha256 {corpus.digest().hex()}\n"
+def identity(size: int, digest: bytes) -> str:
+    """Text that tells an input of `size` bytes with this SHA-256 from others."""
+    return f"mdlzip work folder 1\nsize {size}\nsha256 {digest.hex()}\n"
 
 
 def work_folder(target: Path | None, digest: bytes, parent: Path | None, *, resume: bool) -> Path:

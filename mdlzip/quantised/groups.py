@@ -19,13 +19,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive, ExportRefused
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.vocabulary import START_SYMBOL, Vocabulary, padded
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -98,14 +99,16 @@ def _ranks(vocabulary: Vocabulary, symbols: np.ndarray, counts: np.ndarray) -> n
     return np.ascontiguousarray(ranks.T)
 
 
-def encode_group(predictor: Predictor, data: np.ndarray) -> bytes:
-    """One coded group. data: uint8, its bytes, at least one.
+def encode_group(predictor: Predictor, flat: np.ndarray, ends: np.ndarray) -> bytes:
+    """One coded group. flat: int16, its symbols, at least one; ends: int64, where in them each of
+    its chunks ends.
 
     Raises ExportRefused for a byte outside the network's alphabet.
     """
     vocabulary = predictor.vocabulary
-    flat, ends = vocabulary.cut(data, predictor.chunk_size)
-    symbols, counts = padded(flat, np.append(0, ends[:-1]), ends)
+    counts = np.diff(ends, prepend=0)
+    symbols = np.zeros((len(ends), int(counts.max())), np.int16)
+    symbols[np.arange(symbols.shape[1]) < counts[:, None]] = flat
     columns = _ranks(vocabulary, symbols, counts)
     tile = max(1, ENCODE_TILE_SYMBOLS // symbols.shape[1])
     if predictor.device.type != "cpu":
@@ -155,20 +158,20 @@ def _read_cut(
 
 def encode_groups(
     network: IntegerNetwork,
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
     *,
     device: str = "cpu",
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[bytes]:
-    """Coded payload of every group, in order. data: uint8 (total_bytes,), may be memory-mapped."""
+    """Coded payload of every group, in order. tokens: made with the network's vocabulary."""
+    layout = tokens.layout
     workers = _Workers(
         lambda: Predictor(network, layout.chunk_size, device=device), default_threads(threads)
     )
 
     def task(group: int) -> bytes:
-        return encode_group(workers.predictor(), data[slice(*layout.group_span(group))])
+        return encode_group(workers.predictor(), *tokens.group(group))
 
     for done, payload in enumerate(workers.map(task, range(layout.n_groups)), 1):
         if on_progress:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.matches import state_bytes
 from mdlzip.quantised.prepared import window_of
-from mdlzip.vocabulary import N_BYTES
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.vocabulary import N_BYTES
 
 DECODE_TILE_CHUNKS = 512
 _PROGRAM_BYTES = 150 << 20

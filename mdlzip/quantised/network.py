@@ -15,7 +15,7 @@ from mdlzip.limits import (
     MAX_VECTOR_CODE,
 )
 from mdlzip.matches import N_LENGTHS
-from mdlzip.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
+from mdlzip.symbols.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from mdlzip.quantised.prepared import (
     prepare,
     window_of,
 )
-from mdlzip.vocabulary import START_SYMBOL
+from mdlzip.symbols.vocabulary import START_SYMBOL
 
 # Exclusive bound on a sum of products for which each carrier is exact.
 CARRIER_BOUND = {"int8": 1 << 31, "float32": 1 << 24, "float64": 1 << 53, "int64": 1 << 62}

@@ -14,7 +14,7 @@ from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
-from mdlzip.vocabulary import START_SYMBOL
+from mdlzip.symbols.vocabulary import START_SYMBOL
 
 RESIDUAL_BITS = 12
 QK_EXTRA_BITS = 8

@@ -6,7 +6,7 @@ import lzma
 import math
 import statistics
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,14 +14,16 @@ import torch
 from torch.nn import functional as F
 
 from mdlzip import limits
-from mdlzip.chunks import Layout
-from mdlzip.config import Preset, TrainConfig, load_preset
+from mdlzip.config import Preset, load_preset
 from mdlzip.errors import NoGain
 from mdlzip.model.transformer import Transformer
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import learn_merges
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
-from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges, sample_of
 
 # Preset and its number of weights, smallest first.
 _LADDER = (
@@ -67,8 +69,7 @@ class Options(Protocol):
 class Plan:
     """What will be done. Times in seconds; `steps` is fixed only if the user fixed it.
 
-    spent_s: what start, rivals and planning have taken of the budget already. vocabulary: symbols
-    to predict.
+    spent_s: what start, rivals and planning have taken of the budget already.
     """
 
     preset: Preset
@@ -80,7 +81,6 @@ class Plan:
     expected_bytes: int
     steps: int | None
     spent_s: float = 0.0
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
 
     @property
     def train_s(self) -> float:
@@ -165,48 +165,41 @@ def _training_flops() -> float:
     return 0.7 * 2 * 2048 * 128 * 512 / best
 
 
-def estimate_lzma(data: np.ndarray) -> int:
-    """Bytes that fast LZMA would make of `data` (uint8), from at most 2 MiB of it."""
-    sample = sample_of(data).tobytes()
-    coded = lzma.compress(sample, lzma.FORMAT_RAW, filters=_FAST)
-    return len(coded) * len(data) // max(len(sample), 1)
+def estimate_lzma(sample: np.ndarray, total_bytes: int) -> int:
+    """Bytes that fast LZMA would make of a file of `total_bytes`, from a sample of it (uint8)."""
+    coded = lzma.compress(sample.tobytes(), lzma.FORMAT_RAW, filters=_FAST)
+    return len(coded) * total_bytes // max(len(sample), 1)
 
 
 def make_plan(
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
+    sample: np.ndarray,
     options: Options,
     began: float,
     chosen: Preset | None = None,
 ) -> Plan:
     """Choose the preset, time a training step and the coder on this machine, and estimate.
 
-    began: when the time of the budget began, as time.monotonic(). chosen: what an earlier run
-    has begun with; then nothing is left to choose.
+    sample: of the file's bytes, as `learn.sample_of` takes it. began: when the time of the budget
+    began, as time.monotonic(). chosen: what an earlier run has begun with; then nothing is left to
+    choose.
     """
+    layout, vocabulary, total_bytes = tokens.layout, tokens.vocabulary, tokens.total_bytes
     device = pick_device(options.device)
-    budget = options.seconds(len(data))
-    rival = estimate_lzma(data)
-    any_preset = chosen or load_preset(
-        options.preset or "nano",
-        options.config_file,  # type: ignore[arg-type]
-        options.overrides,
-    )
-    vocabulary = make_vocabulary(data, any_preset.train, layout.chunk_size)
-    sample = sample_of(data)
-    n_symbols = len(data) * len(vocabulary.tokenise(sample)) / max(len(sample), 1)
-    preset = chosen or choose_preset(options, n_symbols, rival, budget, device)
+    budget = options.seconds(total_bytes)
+    rival = estimate_lzma(sample, total_bytes)
+    preset = chosen or choose_preset(options, tokens.n_symbols, rival, budget, device)
     preset = replace(preset, model=replace(preset.model, n_merges=len(vocabulary.merges)))
     model = Transformer(preset.model, layout.chunk_size).to(device)
     model.initialise(options.seed)
     model.restrict(torch.from_numpy(vocabulary.symbols).long())
-    batches = make_batches(data, layout, preset, 0, vocabulary)
+    batches = make_batches(tokens, preset, 0)
     step_s = _time_step(model, preset, batches, device, _TIMING_SHARE * budget)
-    coding_s = _time_coding(model, batches, layout, options)
+    coding_s = _time_coding(model, batches, options)
     weights = sum(p.numel() for p in model.parameters())
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
     passes = max(budget - coding_s, 0.1 * budget) / step_s * batches.passes_per_step
-    expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), len(data)) + weights * 22 // 80
+    expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), total_bytes) + weights * 22 // 80
     overhead = 1.0 + min(14.0, 0.04 * budget)
     spent = time.monotonic() - began
     return Plan(
@@ -219,19 +212,32 @@ def make_plan(
         expected,
         options.steps,
         spent,
-        vocabulary,
     )
 
 
-def make_vocabulary(data: np.ndarray, config: TrainConfig, chunk_size: int) -> Vocabulary:
-    """The byte values of `data` and as many merges as `config` and the data allow."""
-    alphabet = alphabet_of(bytes_present(data))
+def choose_vocabulary(
+    present: np.ndarray,
+    sample: np.ndarray,
+    layout: Layout,
+    options: Options,
+    chosen: Preset | None = None,
+) -> Vocabulary:
+    """The byte values of the file and as many merges as the settings and the file allow.
+
+    present: boolean (256,), the values that occur. sample: as for `make_plan`.
+    """
+    any_preset = chosen or load_preset(
+        options.preset or "nano",
+        options.config_file,  # type: ignore[arg-type]
+        options.overrides,
+    )
+    config, alphabet = any_preset.train, alphabet_of(present)
     most = min(config.vocabulary - alphabet.size, limits.MAX_MERGES)
-    longest = min(config.merge_bytes, chunk_size // 2)
-    return Vocabulary(
-        alphabet,
-        learn_merges(data, alphabet, most, config.merge_count, config.merge_gain, longest),
+    longest = min(config.merge_bytes, layout.chunk_size // 2)
+    merges = learn_merges(
+        sample, most, config.merge_count, config.merge_gain, longest, layout.total_bytes
     )
+    return Vocabulary(alphabet, merges)
 
 
 def _time_step(
@@ -261,9 +267,7 @@ def _time_step(
     return statistics.median(times[1:] or times)
 
 
-def make_batches(
-    data: np.ndarray, layout: Layout, preset: Preset, seed: int, vocabulary: Vocabulary
-) -> Batches:
+def make_batches(tokens: Tokens, preset: Preset, seed: int) -> Batches:
     """The training data for a preset, whose `batch_chunks` counts 512 symbols each.
 
     Long chunks come in pieces where the network sees a window only and places are relative to one
@@ -271,30 +275,27 @@ def make_batches(
     but every symbol of context is computed and not learned from.
     """
     model = preset.model
-    local = 0 < model.window < layout.chunk_size and model.positions == "rotary"
+    local = 0 < model.window < tokens.layout.chunk_size and model.positions == "rotary"
     return Batches(
-        data,
-        layout,
+        tokens,
         preset.train.batch_chunks * 512,
         seed,
-        vocabulary,
         lead=model.window if local else 0,
         least_match=model.match_min,
     )
 
 
-def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: Options) -> float:
+def _time_coding(model: Transformer, batches: Batches, options: Options) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
     from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
     from mdlzip.quantised.predictor import Predictor, shifted
 
-    device = pick_device(options.device)
+    device, layout = pick_device(options.device), batches.tokens.layout
     if device != "cpu":
-        return 10.0 + len(batches.data) / 2e6
+        return 10.0 + layout.total_bytes / 2e6
     params = dict(model.named_parameters())
     x = batches.gather(batches.sample(2)).symbols
-    symbols = len(batches.data) / batches.bytes_per_symbol
     steps = choose_steps(params, 0.5)
     network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), batches.vocabulary)
     predictor = Predictor(network, layout.chunk_size)
@@ -316,5 +317,5 @@ def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: 
     finally:
         torch.set_num_threads(before)
     coder_s = 1.2e-6  # the range coder, both ways
-    work = symbols * (encode + (decode if options.verify else 0) + 2 * coder_s)
+    work = batches.tokens.n_symbols * (encode + (decode if options.verify else 0) + 2 * coder_s)
     return work / default_threads(options.threads) * 1.1

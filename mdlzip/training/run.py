@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
+from mdlzip.symbols.tokens import Tokens
 from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
@@ -19,8 +19,8 @@ from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
 def train(
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
+    sample: np.ndarray,
     options: Any,
     *,
     work_dir: Path,
@@ -33,8 +33,9 @@ def train(
     check_source: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> TrainResult:
-    """Train a network for `data` (uint8, one-dimensional, at least one byte).
+    """Train a network for a file of at least one byte, given by its symbols.
 
+    sample: some of its bytes, as `learn.sample_of` takes them.
     options: the codec's CompressOptions. began: when the work that the budget is for began
     (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
     to `work_dir`; resumed: the one to go on from. check_model: raises if the chosen model must not
@@ -47,16 +48,16 @@ def train(
     torch.manual_seed(options.seed)
     with settled_cpu(options.threads):
         preset = resumed.settings.preset if resumed else None
-        plan = make_plan(data, layout, options, began, preset)
+        plan = make_plan(tokens, sample, options, began, preset)
         check_model(plan.preset.model)
-        sentence = plan.sentence(len(data), rival_bytes)
+        sentence = plan.sentence(tokens.total_bytes, rival_bytes)
         if resumed:
             at = resumed.progress
             sentence = f"going on at step {at.step} ({at.fraction:.0%} done): {sentence}"
         on_progress("plan", 0, plan.budget_s, sentence)
         if not resumed:
             plan.check_hope(rival_bytes)
-        trainer = Trainer(data, layout, options, plan, work_dir, resumed=resumed, warn=warn)
+        trainer = Trainer(tokens, options, plan, work_dir, resumed=resumed, warn=warn)
         trainer.rival_bytes = rival_bytes
         try:
             trainer.metrics.write(

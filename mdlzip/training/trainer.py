@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mdlzip.chunks import Layout
 from mdlzip.errors import ExportRefused, Interrupted, MdlzipError, NoGain, UsageError
 from mdlzip.fileio import plain_errors
 from mdlzip.model.transformer import Rounding, Transformer
@@ -27,6 +26,8 @@ from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import START_SYMBOL
 from mdlzip.training import checkpoint, figures
 from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.data import IGNORE, Batch
@@ -45,7 +46,6 @@ from mdlzip.training.qat import (
     measure_curvature,
     price_steps,
 )
-from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
@@ -70,8 +70,7 @@ class Trainer:
 
     def __init__(
         self,
-        data: np.ndarray,
-        layout: Layout,
+        tokens: Tokens,
         options: Any,
         plan: Plan,
         work_dir: Path,
@@ -80,11 +79,11 @@ class Trainer:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.plan, self.config = plan, plan.preset.train
-        self.work_dir, self.data = work_dir, data
+        self.work_dir, self.total_bytes = work_dir, tokens.total_bytes
         self.device = torch.device(plan.device)
-        self.vocabulary = plan.vocabulary
-        self.batches = make_batches(data, layout, plan.preset, options.seed, self.vocabulary)
-        self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
+        self.vocabulary = tokens.vocabulary
+        self.batches = make_batches(tokens, plan.preset, options.seed)
+        self.model = Transformer(plan.preset.model, tokens.layout.chunk_size).to(self.device)
         self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
@@ -95,7 +94,7 @@ class Trainer:
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
         alive = sum(p.numel() for p in self.params.values()) - dead
         self.config = price_weights(
-            self.config, alive / max(len(data), 1), self.batches.bytes_per_symbol
+            self.config, alive / max(self.total_bytes, 1), tokens.bytes_per_symbol
         )
         self.alpha = AlphaSchedule(
             self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
@@ -109,12 +108,12 @@ class Trainer:
         self.progress = checkpoint.Progress()
         self.settings = checkpoint.Settings(
             preset=plan.preset,
-            chunk_size=layout.chunk_size,
-            group_chunks=layout.group_chunks,
+            chunk_size=tokens.layout.chunk_size,
+            group_chunks=tokens.layout.group_chunks,
             seed=options.seed,
             steps=plan.steps,
             budget_s=None if plan.steps else plan.budget_s,
-            total_bytes=len(data),
+            total_bytes=self.total_bytes,
         )
         if resumed is not None:
             self._resume(resumed)
@@ -203,7 +202,7 @@ class Trainer:
         """Raise NoGain if not even a loss that falls faster than any seen would beat the rival."""
         p = self.progress
         share = max((s for f, s in _LEAST_SHARE_OF_LOSS if p.fraction >= f), default=0.0)
-        least = self.loss_mean * share * len(self.data) / 8
+        least = self.loss_mean * share * self.total_bytes / 8
         if self.rival_bytes is not None and p.step >= 100 and least > self.rival_bytes:
             raise NoGain(
                 f"training was given up after {p.elapsed_s:.0f} s: at {self.loss_mean:.2f} bits per"
@@ -264,7 +263,7 @@ class Trainer:
 
     def _bytes_seen(self) -> float:
         """Bytes of all batches before this step, on average."""
-        return self.progress.step * self.batches.passes_per_step * len(self.data)
+        return self.progress.step * self.batches.passes_per_step * self.total_bytes
 
     def _from_log(self) -> dict[str, float]:
         """The time of a step, and the online code length if the run has seen the whole file."""
@@ -274,8 +273,8 @@ class Trainer:
         try:
             records = read_metrics(path)
             out = {"step_seconds": step_seconds(records)}
-            if self._bytes_seen() >= len(self.data):
-                out["online_bytes"] = prequential_bytes(records, len(self.data))
+            if self._bytes_seen() >= self.total_bytes:
+                out["online_bytes"] = prequential_bytes(records, self.total_bytes)
         except (OSError, UsageError):
             return {}  # a metrics file that another run has begun anew
         return out
@@ -324,8 +323,8 @@ class Trainer:
             return figures.float_nats(self.model, self.batches, sample)
 
         curvature = measure_curvature(self.params, loss)
-        wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
-        wanted = halve_unbearable(self.params, wanted, loss, len(self.data), c.coarseness)
+        wanted = price_steps(self.params, curvature, self.total_bytes, c.coarseness)
+        wanted = halve_unbearable(self.params, wanted, loss, self.total_bytes, c.coarseness)
         self.metrics.write("steps", **wanted)
         return wanted
 

@@ -15,9 +15,9 @@ from mdlzip.archive.index import GroupTable, unpack_index
 from mdlzip.archive.reader import ArchiveReader, n_cells
 from mdlzip.archive.sections import storable_name, unpack_name
 from mdlzip.archive.writer import Model, write_learned
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, MdlzipError
+from mdlzip.symbols.layout import Layout
 from tests.archive_tools import TINY, Pipe, decode, general_archive
 
 

@@ -10,11 +10,11 @@ import pytest
 
 import mdlzip
 from mdlzip.archive.header import Method
-from mdlzip.chunks import Layout
 from mdlzip.codec import CompressOptions, encode
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import no_progress
 from mdlzip.corpus import open_corpus
+from mdlzip.symbols.layout import Layout
 from tests.archive_tools import compressible, with_trainer
 
 

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Transformer
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.survey import present_in
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
 from mdlzip.training import checkpoint, planner, qat
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
 from mdlzip.training.trainer import TrainResult
-from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present
 from tests.conftest import ROOT
+from tests.symbol_tools import tokens_of
 
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
 LAYOUT = Layout(len(TEXT), 64, 16)
@@ -32,12 +34,19 @@ OPTIONS = CompressOptions(
 
 
 def run(
-    folder: Path, options: CompressOptions = OPTIONS, stop: Any = lambda: False, **more: Any
+    folder: Path,
+    options: CompressOptions = OPTIONS,
+    stop: Any = lambda: False,
+    data: np.ndarray = TEXT,
+    note: Any = lambda *a: None,
+    **more: Any,
 ) -> TrainResult:
-    return train(
-        TEXT, LAYOUT, options, work_dir=folder, on_progress=lambda *a: None, should_stop=stop,
-        **more,
-    )  # fmt: skip
+    layout, present = replace(LAYOUT, total_bytes=len(data)), present_in(data.tobytes())
+    vocabulary = planner.choose_vocabulary(present, data, layout, cast(Any, options))
+    with tokens_of(data, layout, vocabulary) as tokens:
+        return train(
+            tokens, data, options, work_dir=folder, on_progress=note, should_stop=stop, **more
+        )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def test_it_learns_and_the_integers_keep_it(result: TrainResult) -> None:
 
 
 def test_absent_symbols_cost_nothing(result: TrainResult) -> None:
-    absent = ~bytes_present(TEXT)
+    absent = ~present_in(TEXT.tobytes())
     assert absent.sum() > 100
     assert not result.network.tensors["embedding"].codes[:256][absent].any()
     assert not result.network.tensors["head"].codes[:256][absent].any()
@@ -104,7 +113,7 @@ def test_budget_is_kept(tmp_path: Path) -> None:
 
 
 def test_batches_cover_the_corpus_once_an_epoch() -> None:
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     seen: list[bytes] = []
     for step in range(batches.n_chunks // 32 * 8):  # whole pools of 8 batches
         symbols, targets, _ = batches.batch(step)
@@ -115,11 +124,7 @@ def test_batches_cover_the_corpus_once_an_epoch() -> None:
 
 
 def test_a_corpus_shorter_than_a_chunk(tmp_path: Path) -> None:
-    tiny = TEXT[:10]
-    done = train(
-        tiny, Layout(10, 64, 16), replace(OPTIONS, steps=2), work_dir=tmp_path,
-        on_progress=lambda *a: None, should_stop=lambda: False,
-    )  # fmt: skip
+    done = run(tmp_path, replace(OPTIONS, steps=2), data=TEXT[:10])
     assert done.network.n_weights > 0
 
 
@@ -173,7 +178,7 @@ def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
             p.data += 0.3 * torch.randn(p.shape, generator=generator)
         if name.endswith("mlp.down"):
             p.data *= gain
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     sample = [batches.gather(batches.sample(32))]
     params = dict(model.named_parameters())
     symbols = [sample[0][0]]
@@ -196,11 +201,11 @@ def test_an_export_of_fewer_byte_values_predicts_no_worse() -> None:
 
     model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=32, window=8), 64)
     model.initialise(0)
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     x = batches.gather(batches.sample(8))[0]
     steps = qat.choose_steps(dict(model.named_parameters()), 0.5)
     rounding = qat.QatRounding(steps, qat.calibrate(model, [x]), 0.0)
-    alphabet = alphabet_of(bytes_present(TEXT))
+    alphabet = alphabet_of(present_in(TEXT.tobytes()))
     whole, part = qat.export(model, rounding), qat.export(model, rounding, Vocabulary(alphabet))
     assert whole.alphabet.size == 256 and np.array_equal(part.alphabet, alphabet)
     nats = [figures.integer_nats(network, batches, 32) for network in (whole, part)]
@@ -262,14 +267,10 @@ def test_rounding_of_activations_is_torchs(exponent: int) -> None:
 def test_training_that_cannot_win_is_given_up(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8)
     with pytest.raises(NoGain, match=r"given up .* will not get below 9,000 bytes"):
-        train(
-            noise, Layout(len(noise), 64, 16), replace(OPTIONS, steps=400), work_dir=tmp_path,
-            on_progress=lambda *a: None, should_stop=lambda: False, rival_bytes=9000,
-        )  # fmt: skip
+        run(tmp_path, replace(OPTIONS, steps=400), data=noise, rival_bytes=9000)
 
 
 def test_a_run_that_its_own_estimate_gives_up_does_not_begin(tmp_path: Path) -> None:
-    """Zeros with a little noise: the general methods need far less than any plan promises."""
     steps: list[float] = []
 
     def note(phase: str, done: float, total: float, text: str) -> None:
@@ -277,10 +278,7 @@ def test_a_run_that_its_own_estimate_gives_up_does_not_begin(tmp_path: Path) -> 
             steps.append(done)
 
     with pytest.raises(NoGain, match=r"the estimate of [\d,]+ bytes is far above the 1,000"):
-        train(
-            TEXT, LAYOUT, OPTIONS, work_dir=tmp_path,
-            on_progress=note, should_stop=lambda: False, rival_bytes=1000,
-        )  # fmt: skip
+        run(tmp_path, note=note, rival_bytes=1000)
     assert not steps
 
 
@@ -296,9 +294,11 @@ def test_little_content_pays_for_few_weights() -> None:
 
 def test_the_estimate_of_lzma() -> None:
     text = np.frombuffer(b"a line that comes again and again\n" * 100_000, np.uint8)
-    assert planner.estimate_lzma(text) < 10_000
+    assert planner.estimate_lzma(text[: 1 << 20], len(text)) < 10_000
     noise = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
-    assert planner.estimate_lzma(noise) == pytest.approx(len(noise), rel=0.01)
+    assert planner.estimate_lzma(noise[: 1 << 20], len(noise)) == pytest.approx(
+        len(noise), rel=0.01
+    )
 
 
 @pytest.mark.parametrize(

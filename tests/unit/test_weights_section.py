@@ -17,7 +17,7 @@ from mdlzip.archive.weights import (
 )
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised.network import activation_sites, tensor_shapes
-from mdlzip.vocabulary import Vocabulary
+from mdlzip.symbols.vocabulary import Vocabulary
 from tests.weight_tools import PAPER, TINY, random_network, same_network
 
 MODES = ("coded", "coo")
