@@ -145,17 +145,17 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
     """
     record = SimpleNamespace(calls=0, resumed=0)
 
-    def train(data, layout, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
+    def train(tokens, sample, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
         record.calls += 1
         record.resumed += more["resumed"] is not None
         settings = Settings(
             load_preset("nano"),
-            layout.chunk_size,
-            layout.group_chunks,
+            tokens.layout.chunk_size,
+            tokens.layout.group_chunks,
             options.seed,
             None,
             60.0,
-            len(data),
+            tokens.total_bytes,
         )
         save(work_dir, Checkpoint(settings, Progress(step=1), {}, {}))
         if "raises" in outcome:
