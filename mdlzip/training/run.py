@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mdlzip.config import ModelConfig
+from mdlzip.errors import NoGain
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.cpu import settled_cpu
@@ -55,8 +56,11 @@ def train(
             at = resumed.progress
             sentence = f"going on at step {at.step} ({at.fraction:.0%} done): {sentence}"
         on_progress("plan", 0, plan.budget_s, sentence)
-        if not resumed:
-            plan.check_hope(rival_bytes)
+        doubt = None if resumed else plan.doubt(rival_bytes)
+        if doubt and rival_bytes is not None:
+            raise NoGain(doubt)
+        if doubt:
+            warn(doubt)
         trainer = Trainer(tokens, options, plan, work_dir, resumed=resumed, warn=warn)
         trainer.rival_bytes = rival_bytes
         try:

@@ -17,7 +17,7 @@ from mdlzip.model.transformer import Transformer
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.survey import present_in
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
-from mdlzip.training import checkpoint, planner, qat
+from mdlzip.training import checkpoint, choice, planner, qat
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
@@ -285,20 +285,36 @@ def test_a_run_that_its_own_estimate_gives_up_does_not_begin(tmp_path: Path) -> 
 def test_little_content_pays_for_few_weights() -> None:
     options = CompressOptions(device="cpu")
     names = [
-        planner.choose_preset(options, 10_000_000, lzma_bytes, 1e9, "cpu").name
+        choice.choose_preset(options, 10_000_000, lzma_bytes, 1e9, "cpu").name
         for lzma_bytes in (10_000, 300_000, 1_000_000, 3_000_000)
     ]
     assert names == ["nano", "mini", "small", "base"]
-    assert planner.choose_preset(options, 10_000_000, 3_000_000, 1.0, "cpu").name == "nano"
+    assert choice.choose_preset(options, 10_000_000, 3_000_000, 1.0, "cpu").name == "nano"
+
+
+@pytest.mark.parametrize(("budget_s", "doubtful"), [(60.0, True), (400.0, False)])
+def test_a_budget_without_time_to_train_is_said(budget_s: float, doubtful: bool) -> None:
+    """A large file: coding alone takes most of the budget."""
+    plan = planner.Plan(
+        load_preset("nano"), "cpu", budget_s, 0.1, 50.0, 3.0, 300_000, None, 5.0, pass_s=40.0
+    )
+    doubt = plan.doubt(1_000_000)
+    assert (doubt is not None) == doubtful
+    assert not doubtful or "leaves 2 s for training" in str(doubt)
+    assert not doubtful or "--budget 3m or more" in str(doubt)
+
+
+def test_the_ladder_has_weights_that_grow() -> None:
+    counts = [choice.n_weights(load_preset(name).model) for name in choice._GPU_LADDER]
+    assert counts == sorted(counts)
+    assert counts[0] > 50_000
 
 
 def test_the_estimate_of_lzma() -> None:
     text = np.frombuffer(b"a line that comes again and again\n" * 100_000, np.uint8)
-    assert planner.estimate_lzma(text[: 1 << 20], len(text)) < 10_000
+    assert choice.estimate_lzma(text[: 1 << 20], len(text)) < 10_000
     noise = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
-    assert planner.estimate_lzma(noise[: 1 << 20], len(noise)) == pytest.approx(
-        len(noise), rel=0.01
-    )
+    assert choice.estimate_lzma(noise[: 1 << 20], len(noise)) == pytest.approx(len(noise), rel=0.01)
 
 
 @pytest.mark.parametrize(
