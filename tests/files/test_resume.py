@@ -33,9 +33,16 @@ def source(tmp_path: Path) -> Path:
 
 def stop_at(source: Path, step: int, options: CompressOptions = OPTIONS) -> None:
     """Train until a checkpoint after `step` steps."""
-    seen = iter(range(1000))
+    steps: list[float] = []
+
+    def note(phase: str, done: float, total: float, text: str) -> None:
+        if phase == "train":
+            steps.append(done)
+
     with pytest.raises(Interrupted, match="--resume"):
-        mdlzip.compress(source, options=options, should_stop=lambda: next(seen) >= step)
+        mdlzip.compress(
+            source, options=options, on_progress=note, should_stop=lambda: len(steps) >= step
+        )
 
 
 def resumed(source: Path, **more: object) -> tuple[mdlzip.CompressReport, str]:
@@ -105,16 +112,17 @@ def test_checkpoints_that_are_all_damaged_are_said(source: Path, tmp_path: Path)
 def test_a_changed_source_stops_at_the_next_checkpoint(source: Path, tmp_path: Path) -> None:
     from mdlzip.errors import SourceChanged
 
-    seen = iter(range(1000))
+    steps: list[float] = []
 
-    def stop() -> bool:
-        if next(seen) == 2:
+    def change(phase: str, done: float, total: float, text: str) -> None:
+        if phase == "train" and not steps:
             source.write_bytes(compressible(9000)[::-1])
-            return True
-        return False
+        if phase == "train":
+            steps.append(done)
 
     with pytest.raises(SourceChanged):
-        mdlzip.compress(source, options=replace(OPTIONS, steps=1000), should_stop=stop)
+        mdlzip.compress(source, options=replace(OPTIONS, steps=1000), on_progress=change)
+    assert len(steps) < 20
     assert os.listdir(tmp_path) == ["text"]  # such a checkpoint is of no use
 
 
@@ -156,5 +164,13 @@ def test_stopped_where_no_checkpoint_can_be_written(
         raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
+    training: list[str] = []
+
+    def note(phase: str, done: float, total: float, text: str) -> None:
+        if phase == "train":
+            training.append(phase)
+
     with pytest.raises(Interrupted, match="could not be written"):
-        mdlzip.compress(source, options=OPTIONS, should_stop=lambda: True)
+        mdlzip.compress(
+            source, options=OPTIONS, on_progress=note, should_stop=lambda: bool(training)
+        )
