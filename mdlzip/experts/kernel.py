@@ -1,0 +1,186 @@
+"""One symbol: is it the best guess? If not, down the tree of the vocabulary, a decision a node.
+
+Encoder and decoder run the same function, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mdlzip.coding.binary_coder import jit
+from mdlzip.experts import tables as k
+from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
+from mdlzip.experts.mixer import decide
+from mdlzip.experts.opinions import (
+    EXPECTED,
+    NODE,
+    RECORD,
+    SETS,
+    USED,
+    choose_guess,
+    expect,
+    forget_guess,
+    guess_inputs,
+    learn_guess,
+    learn_node,
+    look_up,
+    node_inputs,
+    sum_counts,
+)
+from mdlzip.experts.slots import Array, Int, find_bucket, learn_record, mixed, opinion, stretched
+from mdlzip.experts.state import FILL, LAST_8, N_SYMBOLS
+
+_BYTE_MASK = np.uint64((1 << k.REFINE_BYTE_BITS) - 1)
+_GUESS_NAMES = k.REFINE_NODES - k.REFINE_GUESS
+_DEEPEST = k.MAX_DEPTH - 1
+DECISIONS, GUESSES, RIGHT = range(3)  # fields of `spent`
+SPENT_FIELDS = 3
+
+
+class Scratch(NamedTuple):
+    """Room for the symbol at hand; nothing in it outlives the symbol but `spent`.
+
+    keys: uint64 (records + trees,); work: int64 (N_ROWS, 16); inputs: int32 (N_INPUTS,); sums:
+    int64 (V + 1,); spent: int64, decisions, guesses asked for, guesses that were right.
+    """
+
+    keys: np.ndarray
+    work: np.ndarray
+    inputs: np.ndarray
+    sums: np.ndarray
+    spent: np.ndarray
+
+
+@jit
+def network_odds(t: Array, yes: Int, total: Int) -> Int:
+    """Log-odds of a share of the network's counts."""
+    p = (yes << k.PROBABILITY_BITS) // total
+    return stretched(t, min(max(p, 1), k.ONE - 1))
+
+
+@jit
+def code_symbol(
+    t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
+    inputs: Array, sums: Array, spent: Array, lane: Array, known: Array, text: Array,
+    coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
+) -> Int:  # fmt: skip
+    """Code the symbol of one chunk and let all but its lane learn it; returns it.
+
+    best: the network's likeliest rank; symbol: the rank to code, or anything when decoding.
+    """
+    size = sums.shape[0] - 1
+    total = sums[size]
+    last = np.int64(lane[LAST_8] & 255)
+    context_keys(lane, text, keys)
+    look_up(records, keys, work)
+    matches = expect(lane, known, work)
+    p = ((sums[best + 1] - sums[best]) << k.PROBABILITY_BITS) // total
+    guess = choose_guess(t, maps, work, best, p)
+    guessed = np.int64(0)
+    sets = work[SETS]
+    tried = np.int64(0)
+    for j in range(k.N_RECORDS + k.N_MATCHES):
+        work[USED, j] = 0
+    if guess >= 0:
+        inputs[0] = network_odds(t, sums[guess + 1] - sums[guess], total)
+        favour = guess_inputs(t, maps, work, inputs, guess)
+        sets[0], sets[1] = k.DEPTH_SETS, k.MATCH_SETS + matches
+        sets[2] = k.RECORD_SETS + favour
+        sets[3] = matches
+        sets[4] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
+        guessed = np.int64(symbol == guess)
+        guessed = decide(t, inputs, weights, maps, sets, coder, stream, decoding, guessed)
+        learn_guess(t, maps, work, guessed)
+        spent[DECISIONS] += 1
+        spent[GUESSES] += 1
+        spent[RIGHT] += guessed
+        tried = np.int64(1)
+        if guessed:
+            symbol = guess
+        else:
+            forget_guess(work, guess)
+            for j in range(k.N_RECORDS + k.N_MATCHES):
+                work[USED, j] = 0
+    if not guessed:
+        left_out = sums[guess + 1] - sums[guess] if guess >= 0 else np.int64(0)
+        low, high, node, depth = np.int64(0), np.int64(size), np.int64(1), np.int64(0)
+        inner = np.int64(1)
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if depth % 3 == 0:
+                for j in range(k.N_TREES):
+                    work[NODE, 2 * j] = find_bucket(trees, keys[k.N_RECORDS + j], node)
+                inner = np.int64(1)
+            below, above = sums[middle] - sums[low], sums[high] - sums[middle]
+            bit = np.int64(-1)
+            if low <= guess < middle:
+                below -= left_out
+                if middle - low == 1:
+                    bit = np.int64(1)
+            elif middle <= guess < high:
+                above -= left_out
+                if high - middle == 1:
+                    bit = np.int64(0)
+            if bit < 0:
+                inputs[0] = network_odds(t, above, below + above)
+                for j in range(k.N_TREES):
+                    work[NODE, 2 * j + 1] = inner
+                    slot = trees[work[NODE, 2 * j], inner]
+                    inputs[k.TREE_INPUT + j] = opinion(t, slot)
+                level = min(depth, _DEEPEST)
+                speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
+                sets[0] = k.DEPTH_SETS + 1 + level
+                sets[1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
+                sets[2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
+                sets[3] = k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
+                sets[4] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
+                bit = np.int64(symbol >= middle)
+                bit = decide(t, inputs, weights, maps, sets, coder, stream, decoding, bit)
+                learn_node(t, maps, work, trees, bit)
+                spent[DECISIONS] += 1
+            if bit:
+                low = middle
+            else:
+                high = middle
+            node, inner = 2 * node + bit, 2 * inner + bit
+            depth += 1
+        symbol = low
+    for j in range(k.N_RECORDS):
+        learn_record(records[work[RECORD, j]], symbol)
+    return symbol
+
+
+@jit
+def code_step(
+    t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
+    scratch: Scratch, lanes: Array, known: Array, texts: Array, start: Int,
+    strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
+    gaps: Array, counts: Array, rows: Array, symbols: Array,
+) -> Int:  # fmt: skip
+    """The next symbol of the chunks `rows`, in this order; -1, or the row whose symbol did not fit.
+
+    gaps: uint16 (R, V), of the network, by place; (0, V) for no network; counts: int32, gap ->
+    count; symbols: int64 (R,), ranks, read or filled; start: where chunk 0 stands in `known`.
+    """
+    keys, work, inputs = scratch.keys, scratch.work, scratch.inputs
+    sums, spent = scratch.sums, scratch.spent
+    room = texts.shape[1]
+    best = np.int64(0)
+    for r in range(rows.shape[0]):
+        b = rows[r]
+        lane, text = lanes[b], texts[b]
+        if gaps.shape[0] > 0:
+            best = sum_counts(gaps[r], counts, place, sums)
+        symbol = code_symbol(
+            t, trees, records, maps, weights, keys, work, inputs, sums, spent, lane, known, text,
+            coder, stream, decoding, best, symbols[r],
+        )  # fmt: skip
+        symbols[r] = symbol
+        if lane[FILL] + lengths[symbol] > room:
+            return r
+        here = start + b * room + lane[N_SYMBOLS]
+        take_symbol(lane, text, known, here, symbol, strings[symbol], lengths[symbol])
+        follow_matches(lane, known, room, here + 1, work[EXPECTED], symbol, heads)
+    return -1
