@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdlzip.coding.binary_coder import CODE, LOW, POSITION, RANGE, jit, shift_low
-from mdlzip.experts.slots import Array, Int
+from mdlzip.coding.binary_coder import CODE, LOW, POSITION, RANGE, shift_low
+from mdlzip.experts.slots import Array, Int, inlined
 from mdlzip.experts.tables import PROBABILITY_BITS
 
 _TOP = 1 << 24
 
 
-@jit
+@inlined
 def code_bit(state: Array, stream: Array, decoding: bool, bit: Int, p: Int) -> Int:
     """Code a decision whose answer is 1 with probability p / 2**22; returns it.
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from mdlzip.coding.binary_coder import PENDING, POSITION, finish, new_decoder, new_encoder
 from mdlzip.errors import CorruptArchive
-from mdlzip.experts.kernel import SPENT_FIELDS, Scratch, code_step
-from mdlzip.experts.opinions import N_ROWS
-from mdlzip.experts.state import Memory, Symbols, new_lanes
+from mdlzip.experts.kernel import SPENT_FIELDS, code_step
+from mdlzip.experts.state import FILL, WORK_ROWS, WORK_WIDTH, Memory, Symbols, new_lanes
 from mdlzip.experts.tables import N_INPUTS, N_RECORDS, N_TREES, tables
 
 _BYTES_PER_SYMBOL = 36  # 13 decisions of at most 18 bits, and what a flush needs
@@ -57,22 +56,17 @@ class GroupCoder:
         self.known_text[: self._start] = known.text
         self._lanes = new_lanes(n_chunks)
         self.texts = np.zeros((n_chunks, chunk_size), np.uint8)
-        self._scratch = Scratch(
-            np.zeros(N_RECORDS + N_TREES, np.uint64),
-            np.zeros((N_ROWS, 16), np.int64),
+        self.spent = np.zeros(SPENT_FIELDS, np.int64)  # decisions, guesses, right guesses
+        self._scratch = (
+            np.zeros(N_RECORDS + N_TREES, np.uint64),  # keys of the contexts
+            np.zeros((WORK_ROWS, WORK_WIDTH), np.int64),
             np.zeros(N_INPUTS, np.int32),
-            np.arange(size + 1, dtype=np.int64),
-            np.zeros(SPENT_FIELDS, np.int64),
+            np.arange(size + 1, dtype=np.int64),  # sums of counts; all are 1 without a network
         )
         self._no_gaps = np.zeros((0, size), np.uint16)
         self._decoding = stream is not None
         self._stream = np.frombuffer(stream or b"", np.uint8).copy()
         self._coder = new_decoder(self._stream) if self._decoding else new_encoder()
-
-    @property
-    def spent(self) -> np.ndarray:
-        """int64: decisions, guesses asked for, guesses that were right."""
-        return self._scratch.spent
 
     def step(
         self, rows: np.ndarray, gaps: np.ndarray | None, ranks: np.ndarray | None = None
@@ -90,7 +84,7 @@ class GroupCoder:
         memory, order = self._memory, self._symbols
         bad = code_step(
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
-            self._scratch, self._lanes, self.known_text, self.texts, self._start,
+            *self._scratch, self.spent, self._lanes, self.known_text, self.texts, self._start,
             order.strings, order.lengths, order.place, self._coder, self._stream, self._decoding,
             self._no_gaps if gaps is None else gaps, self._counts, rows, ranks,
         )  # fmt: skip
@@ -113,8 +107,6 @@ class GroupCoder:
 
     def fill(self) -> np.ndarray:
         """int64 (B,): bytes of each chunk so far."""
-        from mdlzip.experts.state import FILL
-
         return self._lanes[:, FILL]
 
     def after(self) -> Known:

@@ -5,8 +5,6 @@ Encoder and decoder run the same function, so they cannot drift apart.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mdlzip.coding.binary_coder import jit
@@ -14,11 +12,6 @@ from mdlzip.experts import tables as k
 from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
 from mdlzip.experts.mixer import decide
 from mdlzip.experts.opinions import (
-    EXPECTED,
-    NODE,
-    RECORD,
-    SETS,
-    USED,
     choose_guess,
     expect,
     forget_guess,
@@ -29,8 +22,26 @@ from mdlzip.experts.opinions import (
     node_inputs,
     sum_counts,
 )
-from mdlzip.experts.slots import Array, Int, find_bucket, learn_record, mixed, opinion, stretched
-from mdlzip.experts.state import FILL, LAST_8, N_SYMBOLS
+from mdlzip.experts.slots import (
+    Array,
+    Int,
+    find_bucket,
+    inlined,
+    learn_record,
+    mixed,
+    opinion,
+    stretched,
+)
+from mdlzip.experts.state import (
+    BUCKET,
+    FILL,
+    LAST_8,
+    N_SYMBOLS,
+    NODE,
+    RECORD,
+    SETS,
+    USED,
+)
 
 _BYTE_MASK = np.uint64((1 << k.REFINE_BYTE_BITS) - 1)
 _GUESS_NAMES = k.REFINE_NODES - k.REFINE_GUESS
@@ -39,31 +50,17 @@ DECISIONS, GUESSES, RIGHT = range(3)  # fields of `spent`
 SPENT_FIELDS = 3
 
 
-class Scratch(NamedTuple):
-    """Room for the symbol at hand; nothing in it outlives the symbol but `spent`.
-
-    keys: uint64 (records + trees,); work: int64 (N_ROWS, 16); inputs: int32 (N_INPUTS,); sums:
-    int64 (V + 1,); spent: int64, decisions, guesses asked for, guesses that were right.
-    """
-
-    keys: np.ndarray
-    work: np.ndarray
-    inputs: np.ndarray
-    sums: np.ndarray
-    spent: np.ndarray
-
-
-@jit
+@inlined
 def network_odds(t: Array, yes: Int, total: Int) -> Int:
     """Log-odds of a share of the network's counts."""
     p = (yes << k.PROBABILITY_BITS) // total
     return stretched(t, min(max(p, 1), k.ONE - 1))
 
 
-@jit
+@inlined
 def code_symbol(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
-    inputs: Array, sums: Array, spent: Array, lane: Array, known: Array, text: Array,
+    inputs: Array, sums: Array, spent: Array, lanes: Array, b: Int, known: Array, texts: Array,
     coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
 ) -> Int:  # fmt: skip
     """Code the symbol of one chunk and let all but its lane learn it; returns it.
@@ -72,26 +69,25 @@ def code_symbol(
     """
     size = sums.shape[0] - 1
     total = sums[size]
-    last = np.int64(lane[LAST_8] & 255)
-    context_keys(lane, text, keys)
+    last = np.int64(lanes[b, LAST_8] & 255)
+    context_keys(lanes, b, texts, keys)
     look_up(records, keys, work)
-    matches = expect(lane, known, work)
+    matches = expect(lanes, b, known, work)
     p = ((sums[best + 1] - sums[best]) << k.PROBABILITY_BITS) // total
     guess = choose_guess(t, maps, work, best, p)
     guessed = np.int64(0)
-    sets = work[SETS]
     tried = np.int64(0)
     for j in range(k.N_RECORDS + k.N_MATCHES):
         work[USED, j] = 0
     if guess >= 0:
         inputs[0] = network_odds(t, sums[guess + 1] - sums[guess], total)
         favour = guess_inputs(t, maps, work, inputs, guess)
-        sets[0], sets[1] = k.DEPTH_SETS, k.MATCH_SETS + matches
-        sets[2] = k.RECORD_SETS + favour
-        sets[3] = matches
-        sets[4] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
+        work[SETS, 0], work[SETS, 1] = k.DEPTH_SETS, k.MATCH_SETS + matches
+        work[SETS, 2] = k.RECORD_SETS + favour
+        work[SETS, 3] = matches
+        work[SETS, 4] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
         guessed = np.int64(symbol == guess)
-        guessed = decide(t, inputs, weights, maps, sets, coder, stream, decoding, guessed)
+        guessed = decide(t, inputs, weights, maps, work, coder, stream, decoding, guessed)
         learn_guess(t, maps, work, guessed)
         spent[DECISIONS] += 1
         spent[GUESSES] += 1
@@ -111,7 +107,7 @@ def code_symbol(
             middle = (low + high) >> 1
             if depth % 3 == 0:
                 for j in range(k.N_TREES):
-                    work[NODE, 2 * j] = find_bucket(trees, keys[k.N_RECORDS + j], node)
+                    work[BUCKET, j] = find_bucket(trees, keys[k.N_RECORDS + j], node)
                 inner = np.int64(1)
             below, above = sums[middle] - sums[low], sums[high] - sums[middle]
             bit = np.int64(-1)
@@ -126,18 +122,19 @@ def code_symbol(
             if bit < 0:
                 inputs[0] = network_odds(t, above, below + above)
                 for j in range(k.N_TREES):
-                    work[NODE, 2 * j + 1] = inner
-                    slot = trees[work[NODE, 2 * j], inner]
-                    inputs[k.TREE_INPUT + j] = opinion(t, slot)
+                    work[NODE, j] = work[BUCKET, j] + inner
+                    inputs[k.TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
                 level = min(depth, _DEEPEST)
                 speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
-                sets[0] = k.DEPTH_SETS + 1 + level
-                sets[1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
-                sets[2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
-                sets[3] = k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
-                sets[4] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
+                work[SETS, 0] = k.DEPTH_SETS + 1 + level
+                work[SETS, 1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
+                work[SETS, 2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
+                work[SETS, 3] = (
+                    k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
+                )
+                work[SETS, 4] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
                 bit = np.int64(symbol >= middle)
-                bit = decide(t, inputs, weights, maps, sets, coder, stream, decoding, bit)
+                bit = decide(t, inputs, weights, maps, work, coder, stream, decoding, bit)
                 learn_node(t, maps, work, trees, bit)
                 spent[DECISIONS] += 1
             if bit:
@@ -148,14 +145,14 @@ def code_symbol(
             depth += 1
         symbol = low
     for j in range(k.N_RECORDS):
-        learn_record(records[work[RECORD, j]], symbol)
+        learn_record(records, work[RECORD, j], symbol)
     return symbol
 
 
 @jit
 def code_step(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
-    scratch: Scratch, lanes: Array, known: Array, texts: Array, start: Int,
+    keys: Array, work: Array, inputs: Array, sums: Array, spent: Array, lanes: Array, known: Array, texts: Array, start: Int,
     strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
     gaps: Array, counts: Array, rows: Array, symbols: Array,
 ) -> Int:  # fmt: skip
@@ -164,23 +161,20 @@ def code_step(
     gaps: uint16 (R, V), of the network, by place; (0, V) for no network; counts: int32, gap ->
     count; symbols: int64 (R,), ranks, read or filled; start: where chunk 0 stands in `known`.
     """
-    keys, work, inputs = scratch.keys, scratch.work, scratch.inputs
-    sums, spent = scratch.sums, scratch.spent
     room = texts.shape[1]
     best = np.int64(0)
     for r in range(rows.shape[0]):
         b = rows[r]
-        lane, text = lanes[b], texts[b]
         if gaps.shape[0] > 0:
-            best = sum_counts(gaps[r], counts, place, sums)
+            best = sum_counts(gaps, r, counts, place, sums)
         symbol = code_symbol(
-            t, trees, records, maps, weights, keys, work, inputs, sums, spent, lane, known, text,
-            coder, stream, decoding, best, symbols[r],
+            t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
+            texts, coder, stream, decoding, best, symbols[r],
         )  # fmt: skip
         symbols[r] = symbol
-        if lane[FILL] + lengths[symbol] > room:
+        if lanes[b, FILL] + lengths[symbol] > room:
             return r
-        here = start + b * room + lane[N_SYMBOLS]
-        take_symbol(lane, text, known, here, symbol, strings[symbol], lengths[symbol])
-        follow_matches(lane, known, room, here + 1, work[EXPECTED], symbol, heads)
+        here = start + b * room + lanes[b, N_SYMBOLS]
+        take_symbol(lanes, b, texts, known, here, symbol, strings, lengths[symbol])
+        follow_matches(lanes, b, known, room, here + 1, work, symbol, heads)
     return -1

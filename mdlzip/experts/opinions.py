@@ -1,6 +1,6 @@
 """What records and matches say of a guess and of a node, and what they learn from the answer.
 
-`work` is the scratch of the symbol at hand, int64 (N_ROWS, 16), rows named below. Every index is
+`work` is the scratch of the symbol at hand, int64, its rows named in `state`. Every index is
 bounded whatever the stream holds: ranks are below V, counts and levels below their tables' sizes.
 """
 
@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdlzip.coding.binary_coder import jit
 from mdlzip.experts import tables as k
 from mdlzip.experts.lanes import length_level
 from mdlzip.experts.slots import (
     Array,
     Int,
     find_record,
+    inlined,
     learn,
-    learn_record,
     opinion,
 )
-from mdlzip.experts.state import LENGTH, MATCH, MATCH_FIELDS, MISSES, POINTER
+from mdlzip.experts.state import (
+    ENTRY,
+    EXPECTED,
+    LENGTH,
+    MATCH,
+    MATCH_FIELDS,
+    MATCH_LEVEL,
+    MISSES,
+    NODE,
+    POINTER,
+    RECORD,
+    USED,
+)
 from mdlzip.experts.tables import (
     BIAS,
     BIAS_INPUT,
@@ -45,17 +56,14 @@ from mdlzip.experts.tables import (
     TREE_LIMIT,
 )
 
-RECORD, USED, EXPECTED, MATCH_LEVEL, SETS, NODE, ENTRY = range(7)
-N_ROWS = ENTRY + N_ENTRIES
 
-
-@jit
-def sum_counts(gaps: Array, counts: Array, place: Array, sums: Array) -> Int:
-    """Fill sums (V + 1,) int64 with the counts of all lower ranks; returns the likeliest rank."""
+@inlined
+def sum_counts(gaps: Array, r: Int, counts: Array, place: Array, sums: Array) -> Int:
+    """Fill sums, int64 (V + 1,), with the counts of all lower ranks; returns the likeliest rank."""
     best, total = np.int64(0), np.int64(0)
-    least = gaps[place[0]]
+    least = gaps[r, place[0]]
     for i in range(place.shape[0]):
-        gap = gaps[place[i]]
+        gap = gaps[r, place[i]]
         if gap < least:
             least, best = gap, np.int64(i)
         total += np.int64(counts[gap])
@@ -63,7 +71,7 @@ def sum_counts(gaps: Array, counts: Array, place: Array, sums: Array) -> Int:
     return best
 
 
-@jit
+@inlined
 def look_up(records: Array, keys: Array, work: Array) -> None:
     """Find the records of the contexts and copy their entries."""
     for j in range(N_RECORDS):
@@ -73,25 +81,27 @@ def look_up(records: Array, keys: Array, work: Array) -> None:
             work[ENTRY + e, j] = np.int64(records[i, e + 1])
 
 
-@jit
-def expect(lane: Array, known: Array, work: Array) -> Int:
+@inlined
+def expect(lanes: Array, b: Int, known: Array, work: Array) -> Int:
     """Fill in what the matches expect; returns the state of the matches, 0..15."""
     state = np.int64(0)
     for m in range(N_MATCHES):
         at = MATCH + MATCH_FIELDS * m
-        pointer = lane[at + POINTER]
+        pointer = lanes[b, at + POINTER]
         work[EXPECTED, m] = -1
         if pointer >= 0:
             work[EXPECTED, m] = np.int64(known[pointer])
-            level = length_level(lane[at + LENGTH])
-            misses = min(lane[at + MISSES], k.N_MISSES - 1)
-            work[MATCH_LEVEL, m] = MATCH_MAPS + m * MATCH_STATES + (level * k.N_MISSES + misses) * 16
+            level = length_level(lanes[b, at + LENGTH])
+            misses = min(lanes[b, at + MISSES], k.N_MISSES - 1)
+            work[MATCH_LEVEL, m] = (
+                MATCH_MAPS + m * MATCH_STATES + (level * k.N_MISSES + misses) * 16
+            )
             state = max(state, 1 + (level >> 2 if level < 16 else min(level - 12, 6)))
     first, second = work[EXPECTED, 0], work[EXPECTED, 1]
     return state + 8 if first >= 0 and second >= 0 and first != second else state
 
 
-@jit
+@inlined
 def choose_guess(t: Array, maps: Array, work: Array, guess: Int, p: Int) -> Int:
     """The likeliest of what network (`guess`, probability `p`), records and matches name, or -1."""
     for j in range(N_RECORDS):
@@ -111,7 +121,7 @@ def choose_guess(t: Array, maps: Array, work: Array, guess: Int, p: Int) -> Int:
     return guess if p >= GUESS_FLOOR else np.int64(-1)
 
 
-@jit
+@inlined
 def guess_inputs(t: Array, maps: Array, work: Array, inputs: Array, guess: Int) -> Int:
     """Inputs of the decision whether the symbol is `guess`; returns how many records favour it."""
     favour = np.int64(0)
@@ -145,7 +155,7 @@ def guess_inputs(t: Array, maps: Array, work: Array, inputs: Array, guess: Int) 
     return favour
 
 
-@jit
+@inlined
 def learn_guess(t: Array, maps: Array, work: Array, bit: Int) -> None:
     """Let the maps of records and matches learn whether the guess was right."""
     for j in range(N_RECORDS + N_MATCHES):
@@ -153,7 +163,7 @@ def learn_guess(t: Array, maps: Array, work: Array, bit: Int) -> None:
             learn(t, maps, work[USED, j], bit, MAP_LIMIT)
 
 
-@jit
+@inlined
 def forget_guess(work: Array, guess: Int) -> None:
     """Take a wrong guess out of the entries and expectations."""
     for j in range(N_RECORDS):
@@ -165,7 +175,7 @@ def forget_guess(work: Array, guess: Int) -> None:
             work[EXPECTED, m] = -1
 
 
-@jit
+@inlined
 def node_inputs(
     t: Array, maps: Array, work: Array, inputs: Array, low: Int, middle: Int, high: Int, depth: Int
 ) -> Int:
@@ -212,11 +222,11 @@ def node_inputs(
     return speaking
 
 
-@jit
+@inlined
 def learn_node(t: Array, maps: Array, work: Array, trees: Array, bit: Int) -> None:
     """Let all that spoke at a node learn which way it went."""
     for j in range(N_TREES):
-        learn(t, trees[work[NODE, 2 * j]], work[NODE, 2 * j + 1], bit, TREE_LIMIT)
+        learn(t, trees, work[NODE, j], bit, TREE_LIMIT)
     for j in range(N_RECORDS + N_MATCHES):
         used = work[USED, j]
         if used >= 0:

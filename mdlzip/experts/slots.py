@@ -5,7 +5,8 @@ Every lookup is one hash and at most two places; nothing is searched, so no inpu
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from mdlzip.experts.tables import (
     COUNT_MASK,
     ENTRY_COUNT,
     N_ENTRIES,
-    ODDS_LIMIT,
     ONE,
     PACE,
     SLOT_FLOOR,
@@ -26,6 +26,7 @@ from mdlzip.experts.tables import (
 
 Array = np.ndarray
 Int: TypeAlias = Any  # int64 in compiled code
+F = TypeVar("F", bound=Callable[..., Any])
 
 FRESH_SLOT = np.uint32(ONE >> 1 << COUNT_BITS)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -34,7 +35,12 @@ _FINISH = np.uint64(0xBF58476D1CE4E5B9)
 _LOW_TAIL = 1 << 16
 
 
-@jit
+def inlined(function: F) -> F:
+    """Like `jit`, but put into its callers: passing an array costs more than most of these do."""
+    return jit(function, forceinline=True)
+
+
+@inlined
 def mixed(value: Int, salt: Int) -> Int:
     """A hash of two 64-bit numbers, uint64."""
     h = (np.uint64(value) + np.uint64(salt) * _SALT) * _SPREAD
@@ -43,7 +49,7 @@ def mixed(value: Int, salt: Int) -> Int:
     return h ^ (h >> np.uint64(32))
 
 
-@jit
+@inlined
 def stretched(t: Array, p: Int) -> Int:
     """Log-odds of a probability; finer near 0 and 1, where predictable data live."""
     if p < _LOW_TAIL:
@@ -53,14 +59,14 @@ def stretched(t: Array, p: Int) -> Int:
     return np.int64(t[STRETCH + (p >> 10)])
 
 
-@jit
+@inlined
 def opinion(t: Array, slot: Int) -> Int:
     """Log-odds of a slot, drawn towards 0 while it was seldom used."""
     value = np.int64(slot)
     return (stretched(t, value >> COUNT_BITS) * np.int64(t[TRUST + (value & COUNT_MASK)])) >> 8
 
 
-@jit
+@inlined
 def learn(t: Array, slots: Array, i: Int, bit: Int, limit: Int) -> None:
     """Move slot i towards what happened, by 1 / (uses + 3 / 2)."""
     value = np.int64(slots[i])
@@ -70,21 +76,21 @@ def learn(t: Array, slots: Array, i: Int, bit: Int, limit: Int) -> None:
     slots[i] = np.uint32((p << COUNT_BITS) | min(uses + 1, limit))
 
 
-@jit
+@inlined
 def find_bucket(trees: Array, key: Int, node: Int) -> Int:
-    """The bucket of nodes below `node` in a context; another context's is cleared."""
+    """Where the bucket of nodes below `node` in a context begins; another context's is cleared."""
     h = mixed(key, node)
-    i = np.int64(h & np.uint64(trees.shape[0] - 1))
+    i = np.int64(h & np.uint64((trees.shape[0] >> 3) - 1))
     check = np.uint32(h >> np.uint64(32)) | np.uint32(1)
-    bucket = trees[i]
-    if bucket[0] != check:
-        bucket[0] = check
+    i = i << 3
+    if trees[i] != check:
+        trees[i] = check
         for j in range(1, 8):
-            bucket[j] = FRESH_SLOT
+            trees[i + j] = FRESH_SLOT
     return i
 
 
-@jit
+@inlined
 def find_record(records: Array, key: Int) -> Int:
     """The record of a context: one of two neighbours; else the less sure of them is cleared."""
     i = np.int64(key & np.uint64(records.shape[0] - 1))
@@ -102,25 +108,25 @@ def find_record(records: Array, key: Int) -> Int:
     return i
 
 
-@jit
-def learn_record(record: Array, symbol: Int) -> None:
+@inlined
+def learn_record(records: Array, i: Int, symbol: Int) -> None:
     """Move `symbol` to the front; what stood there and was overtaken loses half its count."""
-    first, second = np.int64(record[1]), np.int64(record[2])
+    first, second = np.int64(records[i, 1]), np.int64(records[i, 2])
     if first & ENTRY_COUNT and first >> 4 == symbol:
         if first & ENTRY_COUNT < ENTRY_COUNT:
-            record[1] = np.uint16(first + 1)
+            records[i, 1] = np.uint16(first + 1)
         if second & ENTRY_COUNT > 2:
-            record[2] = np.uint16(second - 1)
+            records[i, 2] = np.uint16(second - 1)
         return
     if first & ENTRY_COUNT > 3:
         first -= (first & ENTRY_COUNT) >> 1
-    third = np.int64(record[3])
+    third = np.int64(records[i, 3])
     new = symbol << 4
     if second & ENTRY_COUNT and second >> 4 == symbol:
         new = second
     else:
         if third & ENTRY_COUNT and third >> 4 == symbol:
             new = third
-        record[3] = np.uint16(second)
-    record[2] = np.uint16(first)
-    record[1] = np.uint16(new + (new & ENTRY_COUNT < ENTRY_COUNT))
+        records[i, 3] = np.uint16(second)
+    records[i, 2] = np.uint16(first)
+    records[i, 1] = np.uint16(new + (new & ENTRY_COUNT < ENTRY_COUNT))

@@ -18,11 +18,16 @@ MIN_BITS, MAX_BITS = 8, 24  # log2 of a table's entries
 
 # Fields of a chunk's lane, int64.
 LAST_8, BEFORE_8, WORD, LAST_WORD, COLUMN, LINE, LINE_BEFORE, FIELD, FIELD_HASH, KEY = range(10)
-FILL, N_SYMBOLS, SYMBOL_1, SYMBOL_2 = range(10, 14)
-MATCH = 14  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
+FILL, N_SYMBOLS, SYMBOL_1 = range(10, 13)
+MATCH = 13  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
 POINTER, LENGTH, MISSES = range(3)
 MATCH_FIELDS = 3
 LANE_FIELDS = MATCH + MATCH_FIELDS * k.N_MATCHES
+
+# Rows of the scratch of the symbol at hand, int64 (WORK_ROWS, WORK_WIDTH).
+RECORD, USED, EXPECTED, MATCH_LEVEL, SETS, BUCKET, NODE, ENTRY = range(8)
+WORK_ROWS = ENTRY + k.N_ENTRIES
+WORK_WIDTH = 16
 
 
 @cache
@@ -34,8 +39,8 @@ def _fresh_maps() -> np.ndarray:
 class Memory:
     """All that adapts. `copy()` is what every group starts from when it has references.
 
-    trees: uint32 (2**tree_bits, 8), per bucket a check and 7 nodes; records: uint16
-    (2**record_bits, 4); maps: uint32, maps and then refinements; weights: int32 (sets, inputs + 1);
+    trees: uint32 (8 * 2**tree_bits,), per bucket a check and 7 nodes; records: uint16
+    (2**record_bits, 4); maps: uint32, maps and then refinements; weights: int32 (sets * SET_SIZE,);
     heads: int32 (matches, 2**match_bits), places in the known text.
     """
 
@@ -52,7 +57,7 @@ class Memory:
             if not MIN_BITS <= bits <= MAX_BITS:
                 raise ValueError(f"a table of 2**{bits} entries is not allowed")
         return cls(
-            np.zeros((1 << tree_bits, 8), np.uint32),
+            np.zeros(8 << tree_bits, np.uint32),
             np.zeros((1 << record_bits, 1 + k.N_ENTRIES), np.uint16),
             _fresh_maps().copy(),
             k.first_weights().copy(),

@@ -16,8 +16,8 @@ ODDS_LIMIT = 3072  # 12 nats: 2**-17.3, so a symbol that is sure costs next to n
 ODDS_FLOOR = 16  # no probability is nearer to 0 or 1, over 2**22
 
 # Who takes part in a decision, in the order of the mixer's inputs.
-N_TREES = 4  # adaptive probabilities at the nodes of the vocabulary's tree
-N_RECORDS = 12  # the last few symbols that followed a context
+N_TREES = 2  # adaptive probabilities at the nodes of the vocabulary's tree
+N_RECORDS = 10  # the last few symbols that followed a context
 N_MATCHES = 2  # a symbol that follows an equal passage
 TREE_INPUT = 1  # input 0 is the network
 RECORD_INPUT = TREE_INPUT + N_TREES
@@ -61,12 +61,13 @@ DEPTH_SETS = 0
 MATCH_SETS = DEPTH_SETS + 1 + MAX_DEPTH
 RECORD_SETS = MATCH_SETS + 3 * N_MATCH_STATES
 N_SETS = RECORD_SETS + 3 * N_RECORD_STATES
-SEEN = N_INPUTS  # the column after the weights counts uses
+SEEN = N_INPUTS  # after the weights of a set: how often it was used
+SET_SIZE = N_INPUTS + 1
 WEIGHT_BITS = 16
 MAX_SEEN = 4095
 STEP_BITS = 10
 NETWORK_WEIGHT = 45875  # 0.7
-RECORD_WEIGHT = 16384  # 0.25
+OTHER_WEIGHT = 13107  # 0.2
 
 # Refinement: probability after mixing -> probability, learned at 33 points of the log-odds.
 REFINE_STEPS = 33
@@ -196,8 +197,8 @@ def first_refinements() -> np.ndarray:
 
 @cache
 def first_weights() -> np.ndarray:
-    """Mixing weights and counts of use before anything is known, int32 (N_SETS, N_INPUTS + 1)."""
-    weights = np.zeros((N_SETS, N_INPUTS + 1), np.int32)
+    """Mixing weights and counts of use before anything is known, int32 (N_SETS * SET_SIZE,)."""
+    weights = np.zeros((N_SETS, SET_SIZE), np.int32)
     weights[:MATCH_SETS, 0] = NETWORK_WEIGHT
-    weights[:MATCH_SETS, TREE_INPUT:BIAS_INPUT] = RECORD_WEIGHT
-    return weights
+    weights[:MATCH_SETS, TREE_INPUT:BIAS_INPUT] = OTHER_WEIGHT
+    return weights.ravel()
