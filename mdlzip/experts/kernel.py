@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdlzip.coding.binary_coder import jit
 from mdlzip.experts import tables as k
 from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
 from mdlzip.experts.mixer import decide
@@ -25,6 +24,7 @@ from mdlzip.experts.opinions import (
 from mdlzip.experts.slots import (
     Array,
     Int,
+    bare,
     find_bucket,
     inlined,
     learn_record,
@@ -124,7 +124,7 @@ def code_symbol(
                 for j in range(k.N_TREES):
                     work[NODE, j] = work[BUCKET, j] + inner
                     inputs[k.TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
-                level = min(depth, _DEEPEST)
+                level: Int = min(depth, _DEEPEST)
                 speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
                 work[SETS, 0] = k.DEPTH_SETS + 1 + level
                 work[SETS, 1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
@@ -149,10 +149,11 @@ def code_symbol(
     return symbol
 
 
-@jit
+@bare
 def code_step(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
-    keys: Array, work: Array, inputs: Array, sums: Array, spent: Array, lanes: Array, known: Array, texts: Array, start: Int,
+    keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
+    lanes: Array, known: Array, texts: Array, start: Int,
     strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
     gaps: Array, counts: Array, rows: Array, symbols: Array,
 ) -> Int:  # fmt: skip

@@ -136,7 +136,7 @@ def take_symbol(
 
 @inlined
 def next_place(known: Array, room: Int, place: Int) -> Int:
-    """`place`, or the start of the next chunk if the chunk before `place` has ended there, or -1."""
+    """`place`, or the next chunk's start if the chunk before `place` has ended there, or -1."""
     if place % room == 0 or known[place] < 0:
         place = (place - 1) // room * room + room
         if place >= known.size or known[place] < 0:

@@ -55,7 +55,7 @@ def decide(
         dot += np.int64(inputs[j]) * np.int64(
             np.int32(weights[a + j] + weights[b + j] + weights[c + j])
         )
-    odds = min(max(dot >> WEIGHT_BITS, -ODDS_LIMIT), ODDS_LIMIT - 1)
+    odds: Int = min(max(dot >> WEIGHT_BITS, -ODDS_LIMIT), ODDS_LIMIT - 1)
     mixed = np.int64(t[SQUASH + ODDS_LIMIT + odds])
 
     step = (odds + ODDS_LIMIT) // REFINE_SPACING

@@ -35,9 +35,14 @@ _FINISH = np.uint64(0xBF58476D1CE4E5B9)
 _LOW_TAIL = 1 << 16
 
 
+def bare(function: F) -> F:
+    """Like `jit`, without counting references: our kernels make and keep no arrays."""
+    return jit(function, _nrt=False)
+
+
 def inlined(function: F) -> F:
     """Like `jit`, but put into its callers: passing an array costs more than most of these do."""
-    return jit(function, forceinline=True)
+    return jit(function, forceinline=True, _nrt=False)
 
 
 @inlined
