@@ -25,6 +25,7 @@ LEVEL = {
     "coding": 2,
     "training": 3,
     "quantised": 3,
+    "experts": 3,
     "archive": 4,
     "codec": 5,
     "report": 5,
