@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from mdlzip.experts import tables as k
-from mdlzip.vocabulary import Vocabulary
+from mdlzip.symbols.vocabulary import Vocabulary
 
 MIN_BITS, MAX_BITS = 8, 24  # log2 of a table's entries
 

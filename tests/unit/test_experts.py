@@ -12,7 +12,7 @@ from mdlzip.errors import CorruptArchive
 from mdlzip.experts import tables as k
 from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
-from mdlzip.vocabulary import (
+from mdlzip.symbols.vocabulary import (
     FIRST_MERGE,
     Vocabulary,
     alphabet_of,
