@@ -13,7 +13,7 @@ from mdlzip.cli.console import (
     result_json,
     speaks_events,
 )
-from mdlzip.cli.failures import READER_LEFT, describe, reader_left, report_failure
+from mdlzip.cli.failures import READER_LEFT, describe, report_failure
 from mdlzip.cli.options import Voice
 from mdlzip.errors import Interrupted
 from mdlzip.report import document, failure_json
@@ -52,53 +52,54 @@ class Batch:
     def run(self, action: Callable[[str], Outcome]) -> int:
         """The exit code: 0, or that of the first FILE that failed; the others are still done.
 
-        A signal, a stop after a checkpoint, or a reader of the data who leaves ends the whole run;
-        the JSON document comes even then.
+        A signal, a stop after a checkpoint, or a reader of the data who leaves ends the whole run
+        with its own code; the JSON document comes even then, if there is somebody to read it.
         """
-        try:
-            for file in self.files:
-                self._one(file, action)
-        except BaseException as problem:
-            if self.voice.as_json and not reader_left(problem):
-                self._document()
-            raise
-        if self.voice.as_json:
+        for file in self.files:
+            try:
+                outcome = action(file)
+            except BaseException as problem:
+                if not self._goes_on(file, problem):
+                    break
+            else:
+                self.entries.append(outcome.entry)
+                if outcome.made is not None:
+                    self._made.append(outcome.made)
+                if not self._report(outcome):
+                    break
+        if self.voice.as_json and self.code != READER_LEFT:
             self._document()
         return self.code
 
-    def _one(self, file: str, action: Callable[[str], Outcome]) -> None:
-        try:
-            outcome = action(file)
-        except BaseException as problem:
-            text, code = describe(problem)
-            self.entries.append(failure_json(file, text, code))
-            fatal = isinstance(problem, Interrupted) or not isinstance(problem, Exception)
-            if fatal or reader_left(problem):
-                raise
-            self._failed(report_failure(problem, verbose=self.voice.verbose, file=file))
-            return
-        self.entries.append(outcome.entry)
-        if outcome.made is not None:
-            self._made.append(outcome.made)
-        if not self.voice.as_json and not self.voice.quiet:
-            self._report(outcome)
+    def _goes_on(self, file: str, problem: BaseException) -> bool:
+        """Tell of a failure; whether the next FILE is to be tried."""
+        text, code = describe(problem)
+        self.entries.append(failure_json(file, text, code))
+        self._failed(code := report_failure(problem, verbose=self.voice.verbose, file=file))
+        if isinstance(problem, Exception) and not isinstance(problem, Interrupted):
+            return code != READER_LEFT
+        self.code = code
+        return False
 
-    def _report(self, outcome: Outcome) -> None:
-        """Print a report; a finished file stays finished, whatever becomes of its report."""
-        if self._unheard:
-            return
+    def _report(self, outcome: Outcome) -> bool:
+        """Print a report; a finished file stays finished, whatever becomes of its report.
+
+        False if nobody reads the reports of a command that makes nothing else.
+        """
+        if self.voice.as_json or self.voice.quiet or self._unheard:
+            return True
         try:
             if self.to_stderr and speaks_events():
                 event("result", **outcome.entry)
             elif outcome.text:
                 result(outcome.text, to_stderr=self.to_stderr)
-        except BrokenPipeError:
-            if outcome.made is None:
-                raise
+        except BrokenPipeError as problem:
             self._unheard = True
-            self._failed(READER_LEFT)
+            self._failed(report_failure(problem, verbose=0))
+            return outcome.made is not None
         except ReportLost as problem:
             self._lost(problem, *([] if outcome.made is None else [outcome.made]))
+        return True
 
     def _document(self) -> None:
         try:

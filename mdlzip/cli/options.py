@@ -185,7 +185,7 @@ class Effort:
         int | None,
         typer.Option(
             "--steps",
-            min=0,
+            min=1,
             metavar="N",
             help="Training steps in place of a budget; the same on every machine.",
         ),

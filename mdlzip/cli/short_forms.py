@@ -152,6 +152,8 @@ def _joined(words: Iterable[_Word]) -> list[str]:
 
 
 def _check_first(name: str, grammar: Grammar) -> None:
+    if not name:
+        raise UsageError("the name of a FILE is empty")
     if name == STDIO or os.path.lexists(name):
         return
     from difflib import get_close_matches  # not for --help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ def check_input(path: str, *, archive: bool) -> None:
 def check_not_folder(path: str) -> None:
     """Refuse a folder, and say what to do instead."""
     if path != STDIO and Path(path).is_dir():
-        raise IsFolder(f"{path}: is a folder; pack it: tar c {path} | mdlzip compress - > OUT")
+        folder = shlex.quote(path if not path.startswith("-") else f"./{path}")
+        raise IsFolder(f"{path}: is a folder; pack it: tar c {folder} | mdlzip compress - > OUT")
 
 
 def destination(files: list[str], output: str | None, *, stdout: bool, joined: bool) -> str | None:

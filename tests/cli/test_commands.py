@@ -155,6 +155,7 @@ def test_mistakes_cost_one_line(
         ("comprss noise", "did you mean compress?"),
         ("compress noise -T 0", "--threads"),
         ("compress noise -e", "No such option: -e"),
+        ("compress noise --steps 0", "--steps"),
         ("compress noise --seed", "requires an argument"),
         ("export noise", "Missing option"),
         ("study nosuch", "No such command"),
@@ -171,9 +172,9 @@ def test_an_empty_name_is_not_the_current_folder(option: str, cli: RunCli, noise
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize("verb", ["compress", "decompress", "test", "list", "bench"])
-def test_an_empty_file_name_is_called_that(verb: str, cli: RunCli) -> None:
-    assert "empty" in one_line(done := cli(verb, "")) and done.returncode == 2
+@pytest.mark.parametrize("verb", [None, "compress", "decompress", "test", "list", "bench"])
+def test_an_empty_file_name_is_called_that(verb: str | None, cli: RunCli) -> None:
+    assert "empty" in one_line(done := cli(*filter(None, [verb]), "")) and done.returncode == 2
 
 
 def test_damage_is_code_3(cli: RunCli, archive: Path) -> None:
