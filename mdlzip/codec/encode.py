@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mdlzip.archive.blocks import block_sums
 from mdlzip.archive.header import NO_METADATA, Header, Method
 from mdlzip.archive.ledger import Ledger
-from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
-from mdlzip.codec.decode import Machine, decode_archive, pick_device
+from mdlzip.codec.decode import decode_archive, pick_device
+from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
     SUFFIX,
@@ -38,6 +39,7 @@ from mdlzip.errors import (
     CorruptArchive,
     ExportRefused,
     Interrupted,
+    LimitExceeded,
     MdlzipError,
     NoGain,
     SourceChanged,
@@ -56,8 +58,10 @@ from mdlzip.fileio import (
     open_output,
     plain_errors,
 )
-from mdlzip.quantised.memory import decode_memory_bytes
+from mdlzip.quantised.memory import decode_memory_bytes, n_cells
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.work import check_operations
+from mdlzip.resources import check_memory
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey, take_survey
@@ -277,6 +281,8 @@ def _remove_empty(folder: Path) -> None:
 def _check_memory(job: _Job, config: ModelConfig) -> None:
     """LimitExceeded if the archive would not open under the limit that was given for it."""
     check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
+    least = n_cells(config) // 64  # bytes of weights, at the least
+    check_operations(config, job.layout, least, "a smaller --preset")
 
 
 def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> None:
@@ -330,8 +336,13 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
         method, ledger = Method.LEARNED, {}
         if job.network is not None and job.tokens is not None:
-            ledger = _write_learned(job, out, job.network, job.tokens)
-            job.candidates[method.label] = sum(ledger.values())
+            try:
+                ledger = _write_learned(job, out, job.network, job.tokens)
+                job.candidates[method.label] = sum(ledger.values())
+            except LimitExceeded as problem:
+                if not rivals.sizes:
+                    raise
+                job.skipped = str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
             out.restart()
@@ -349,16 +360,18 @@ def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Toke
 
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
+    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
     model = Model(network.config, job.layout, packed.data, packed.ledger)
     header, groups = job.header(Method.LEARNED), _coded_groups(job, network, tokens)
-    ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
+    with closing(groups):
+        ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
 
 def _coded_groups(
     job: _Job, network: IntegerNetwork, tokens: Tokens
-) -> Iterator[tuple[bytes, int]]:
+) -> Generator[tuple[bytes, int]]:
     from mdlzip.quantised.groups import encode_groups
 
     def report(done: int, total: int) -> None:
@@ -371,10 +384,11 @@ def _coded_groups(
         threads=job.options.threads,
         on_progress=report,
     )
-    for group, payload in enumerate(coded):
-        if job.should_stop():
-            raise Interrupted("stopped while the data were being coded")
-        yield payload, tokens.crc32(group)
+    with closing(coded):
+        for group, payload in enumerate(coded):
+            if job.should_stop():
+                raise Interrupted("stopped while the data were being coded")
+            yield payload, tokens.crc32(group)
 
 
 def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
@@ -382,7 +396,8 @@ def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
     header = job.header(method)
     if method is Method.STORED:
         return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())
-    return write_payload(out, header, job.stored_name, rivals.streams[method], job.corpus.digest())
+    sums, stream = block_sums(job.corpus.blocks()), rivals.streams[method]
+    return write_payload(out, header, job.stored_name, stream, sums, job.corpus.digest())
 
 
 def _verify(job: _Job, out: Output) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from mdlzip.archive import payload
 from mdlzip.archive.header import Method
 from mdlzip.archive.index import MIN_GROUP_BYTES
-from mdlzip.archive.writer import STORED_OVERHEAD_BYTES, payload_archive_bytes
+from mdlzip.archive.writer import payload_archive_bytes, stored_archive_bytes
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
@@ -72,11 +72,11 @@ def compete(
     method that needs more is left out. limit_s: seconds after which the methods are stopped; then
     zstd at a quick level takes their place. Raises Interrupted.
     """
-    rivals = Rivals({Method.STORED: STORED_OVERHEAD_BYTES + corpus.size})
+    rivals = Rivals({Method.STORED: stored_archive_bytes(corpus.size)})
     methods = [
         method
         for method in (Method.ZSTD, Method.XZ)
-        if payload.window_bytes(method, corpus.size) + payload.DECODER_OVERHEAD_BYTES <= memory
+        if payload.memory_bytes(method, corpus.size) <= memory
     ]
     if corpus.size == 0 or not methods:
         return rivals
@@ -86,7 +86,7 @@ def compete(
         if Method.ZSTD in rivals.cut_short and Method.XZ not in rivals.streams:
             race.run({Method.ZSTD: payload.QUICK}, math.inf)
         for method, stream in rivals.streams.items():
-            rivals.sizes[method] = payload_archive_bytes(name, stream.seek(0, 2))
+            rivals.sizes[method] = payload_archive_bytes(name, stream.seek(0, 2), corpus.size)
     except BaseException:
         rivals.close()
         raise
@@ -135,7 +135,7 @@ class _Race:
         """Forget a method's unfinished stream, but not where it was heading."""
         with self._rivals.streams.pop(method) as stream:
             size = stream.seek(0, 2) * self._corpus.size // max(done, 1)
-        self._rivals.cut_short[method] = STORED_OVERHEAD_BYTES + size
+        self._rivals.cut_short[method] = payload_archive_bytes(None, size, self._corpus.size)
 
 
 def _compress(
@@ -166,7 +166,7 @@ def hopeless(layout: Layout, rivals: Rivals) -> str | None:
     if size == 0:
         return "the file is empty"
     frames = layout.n_groups * MIN_GROUP_BYTES
-    if best <= STORED_OVERHEAD_BYTES + LEAST_MODEL_BYTES + frames:
+    if best <= stored_archive_bytes(0) + LEAST_MODEL_BYTES + frames:
         return f"{rivals.best.label} needs {best} bytes, less than any model and its index do"
     if best > INCOMPRESSIBLE * size:
         return "the data look random or compressed already"

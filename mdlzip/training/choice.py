@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mdlzip.config import ModelConfig, Preset, load_preset
-from mdlzip.quantised.network import tensor_shapes
+from mdlzip.config import Preset, load_preset
+from mdlzip.quantised.memory import n_cells
 
 _LADDER = ("nano", "micro", "mini", "tiny", "small", "base")  # smallest first
 _GPU_LADDER = (*_LADDER, "large", "huge")
@@ -58,7 +58,7 @@ def choose_preset(
         name, on_cpu = "nano", device == "cpu"
         speed = _training_flops() if on_cpu else math.inf
         for candidate in _LADDER if on_cpu else _GPU_LADDER:
-            weights = n_weights(load_preset(candidate).model)
+            weights = n_cells(load_preset(candidate).model)
             affordable = weights <= lzma_bytes * _WEIGHTS_PER_LZMA_BYTE
             # A weight costs a multiplication and an addition forward, twice that backward.
             passes = budget_s / max(6 * weights * n_symbols / speed, 1e-9)
@@ -68,11 +68,6 @@ def choose_preset(
     if options.method is not None:
         preset = replace(preset, train=replace(preset.train, method=options.method))
     return preset
-
-
-def n_weights(config: ModelConfig) -> int:
-    """Number of weights of a model, zero or not."""
-    return sum(math.prod(shape) for shape in tensor_shapes(config).values())
 
 
 def _training_flops() -> float:

@@ -12,14 +12,9 @@ from mdlzip.errors import CorruptArchive
 from mdlzip.experts import tables as k
 from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
-from mdlzip.symbols.vocabulary import (
-    FIRST_MERGE,
-    Vocabulary,
-    alphabet_of,
-    bytes_present,
-    learn_merges,
-    no_merges,
-)
+from mdlzip.symbols.learn import learn_merges
+from mdlzip.symbols.survey import present_in
+from mdlzip.symbols.vocabulary import FIRST_MERGE, Vocabulary, alphabet_of, no_merges
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_bytes()
 COUNTS = np.array([1 + (1 << 22) // (i + 1) ** 3 for i in range(400)], np.int32)

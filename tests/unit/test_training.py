@@ -14,6 +14,7 @@ from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Transformer
+from mdlzip.quantised.memory import n_cells
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.survey import present_in
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
@@ -305,7 +306,7 @@ def test_a_budget_without_time_to_train_is_said(budget_s: float, doubtful: bool)
 
 
 def test_the_ladder_has_weights_that_grow() -> None:
-    counts = [choice.n_weights(load_preset(name).model) for name in choice._GPU_LADDER]
+    counts = [n_cells(load_preset(name).model) for name in choice._GPU_LADDER]
     assert counts == sorted(counts)
     assert counts[0] > 50_000
 
