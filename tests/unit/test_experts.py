@@ -14,6 +14,7 @@ from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.survey import present_in
+from mdlzip.symbols.tokenise import cut_group
 from mdlzip.symbols.vocabulary import FIRST_MERGE, Vocabulary, alphabet_of, no_merges
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "format.md").read_bytes()
@@ -24,8 +25,8 @@ GOLDEN = (287, 2572046435)  # length and CRC-32 of the stream of `test_the_strea
 
 def vocabulary_of(data: bytes, most: int = 200) -> Vocabulary:
     values = np.frombuffer(data, np.uint8)
-    alphabet = alphabet_of(bytes_present(values))
-    return Vocabulary(alphabet, learn_merges(values, alphabet, most, 4, 1.0, 16))
+    alphabet = alphabet_of(present_in(values.tobytes()))
+    return Vocabulary(alphabet, learn_merges(values, most, 4, 1.0, 16))
 
 
 def nothing_known() -> Known:
@@ -33,7 +34,7 @@ def nothing_known() -> Known:
 
 
 def cut(vocabulary: Vocabulary, data: bytes, chunk_size: int) -> list[np.ndarray]:
-    flat, ends = vocabulary.cut(np.frombuffer(data, np.uint8), chunk_size)
+    flat, ends = cut_group(vocabulary, np.frombuffer(data, np.uint8), chunk_size)
     ranks = Symbols.of(vocabulary).rank[flat].astype(np.int64)
     return np.split(ranks, ends[:-1]) if len(ends) else []
 
