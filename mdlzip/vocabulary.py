@@ -19,6 +19,7 @@ import numpy as np
 
 from mdlzip.errors import ExportRefused
 from mdlzip.limits import MAX_MERGES, MAX_SYMBOL_BYTES, MIN_ALPHABET
+from mdlzip.process.kernels import compiled
 
 N_BYTES = 256
 START_SYMBOL = 256
@@ -271,9 +272,7 @@ def merges_bytes(n_alphabet: int, n_merges: int) -> int:
 
 @cache
 def _tokenise() -> Any:
-    from numba import njit  # slow to import, and not all who need this module call it
-
-    @njit(nogil=True, cache=True)
+    @compiled()
     def tokenise(symbols, pairs):  # type: ignore[no-untyped-def]
         n = symbols.shape[0]
         while True:
@@ -300,9 +299,7 @@ def _tokenise() -> Any:
 
 @cache
 def _cut() -> Any:
-    from numba import njit
-
-    @njit(nogil=True, cache=True)
+    @compiled()
     def cut(symbols, lengths, full, ends):  # type: ignore[no-untyped-def]
         n = size = 0
         for i in range(symbols.shape[0]):
@@ -321,9 +318,7 @@ def _cut() -> Any:
 
 @cache
 def _append() -> Any:
-    from numba import njit
-
-    @njit(nogil=True, cache=True)
+    @compiled()
     def append(out, fill, rows, new, strings, lengths):  # type: ignore[no-untyped-def]
         for i in range(rows.shape[0]):
             row, symbol = rows[i], new[i]
@@ -340,9 +335,7 @@ def _append() -> Any:
 
 @cache
 def _merge() -> Any:
-    from numba import njit
-
-    @njit(nogil=True, cache=True)
+    @compiled()
     def merge(symbols, n, a, b, new, counts):  # type: ignore[no-untyped-def]
         """Replace pairs (a, b) of the first n symbols by `new`; count the pairs that are left."""
         counts[:] = 0

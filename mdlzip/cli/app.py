@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from mdlzip.cli.study_cmd import study
 from mdlzip.cli.test_cmd import test
 from mdlzip.cli.values import expand_short_forms
 from mdlzip.errors import MdlzipError
+from mdlzip.process.settings import wait_passively
 
 app = typer.Typer(
     name="mdlzip",
@@ -64,12 +66,17 @@ def root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; never shows a traceback unless -vv asks for it."""
+    leave_on_interrupt = signal.getsignal(signal.SIGINT)
     try:
+        if callable(leave_on_interrupt):  # not ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        wait_passively()
         words = expand_short_forms(sys.argv[1:] if argv is None else argv)
         app(args=words, prog_name="mdlzip")
     except (MdlzipError, KeyboardInterrupt, OSError) as problem:
         sys.exit(report_failure(problem, verbose=0))
     finally:
+        signal.signal(signal.SIGINT, leave_on_interrupt)
         _quiet_stdout()
 
 

@@ -14,6 +14,7 @@ from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
 from mdlzip.errors import OutputExists, UsageError
+from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.bench.run import BenchResult
@@ -74,6 +75,7 @@ def bench(
     from mdlzip.codec import CompressOptions
     from mdlzip.report import SCHEMA
 
+    prepare_training(fixed_steps=steps is not None)
     check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
     if archive is not None and len(files) > 1:
         raise UsageError("--archive takes one FILE")

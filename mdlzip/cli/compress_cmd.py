@@ -20,6 +20,7 @@ from mdlzip.cli.terminal import (
 )
 from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
 from mdlzip.errors import Interrupted
+from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions, CompressReport
@@ -96,6 +97,7 @@ def compress(
     """
     from mdlzip.codec import CompressOptions
 
+    prepare_training(fixed_steps=steps is not None)
     check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
     check_exclusive({"--keep": keep or None, "--rm": remove or None})
     target = destination(files, output, stdout=stdout, joined=False)

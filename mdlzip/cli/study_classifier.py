@@ -16,6 +16,7 @@ from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.values import check_exclusive, parse_list
 from mdlzip.errors import UsageError
+from mdlzip.process.cores import usable_cores
 
 if TYPE_CHECKING:
     from mdlzip.studies.classifiers.recipes import Recipe
@@ -133,8 +134,14 @@ def imagenet(
         int, typer.Option("--size", metavar="PIXELS", help="Side of the images after the crop.")
     ] = 224,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, metavar="N", help="Processes that read images.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            metavar="N",
+            help="Processes that read images. [default: one per usable core]",
+        ),
+    ] = None,
     methods: Methods = "rl1,drr",
     alphas: Alphas = None,
     seeds: opt.Seeds = 1,
@@ -155,9 +162,11 @@ def imagenet(
     call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
                  as_json, progress, quiet)  # fmt: skip
 
+    readers = usable_cores() if workers is None else workers
+
     def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
         def problem(seed: int) -> Problem:
-            return folder_problem("resnet-50", data, recipe, seed, size=size, workers=workers)
+            return folder_problem("resnet-50", data, recipe, seed, size=size, workers=readers)
 
         problem(0)  # a wrong folder must not be found out later
         return problem

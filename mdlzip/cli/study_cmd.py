@@ -8,13 +8,17 @@ from mdlzip.cli.study_classifier import cifar, imagenet, mnist
 from mdlzip.cli.study_overhead import overhead
 from mdlzip.cli.study_teacher import teacher_student
 from mdlzip.cli.study_transformer import transformer
+from mdlzip.process.settings import prepare_training
 
-study = typer.Typer(
-    name="study",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Reproduce the studies of the paper: runs as JSON lines, tables, plots.",
-)
+study = typer.Typer(name="study", no_args_is_help=True, rich_markup_mode=None)
+
+
+@study.callback()
+def prepare() -> None:
+    """Reproduce the studies of the paper: runs as JSON lines, tables, plots."""
+    prepare_training(fixed_steps=True)
+
+
 study.command("transformer")(transformer)
 study.command("mnist")(mnist)
 study.command("cifar")(cifar)

@@ -13,6 +13,7 @@ from mdlzip.cli.console import guarded, info, result, result_json, table
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.errors import UsageError
+from mdlzip.process.cores import thread_count
 
 T = TypeVar("T", int, float, str)
 _HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
@@ -80,8 +81,6 @@ def teacher_student(
     Writes runs.jsonl, table5.json and figures 1a, 4 and 5 to DIR. A stopped study keeps its
     finished runs; --resume makes the missing ones.
     """
-    import torch
-
     from mdlzip.studies import plots
     from mdlzip.studies.students.study import Plan, run_study
 
@@ -94,7 +93,7 @@ def teacher_student(
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
-    workers = threads or torch.get_num_threads()
+    workers = thread_count(threads)
     with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
         found = run_study(
             plan, output, resume=resume, force=force, workers=workers, on_progress=show

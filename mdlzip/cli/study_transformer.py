@@ -12,6 +12,7 @@ from mdlzip.cli.console import guarded, info, result, result_json, table
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.values import check_exclusive, parse_duration, parse_list, parse_size
+from mdlzip.process.settings import prepare_training
 
 
 @guarded
@@ -69,6 +70,7 @@ def transformer(
     from mdlzip.studies.run_log import RunLog
     from mdlzip.studies.transformer import Sweep, check_sweep, plot_sweep, run_sweep
 
+    prepare_training(fixed_steps=steps is not None)
     check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
     check_exclusive({"--resume": resume or None, "--force": force or None})
     sweep = Sweep(

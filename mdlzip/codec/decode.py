@@ -24,6 +24,7 @@ from mdlzip.corpus import STDIN
 from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
 from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.process.cores import thread_count
 from mdlzip.quantised.network import IntegerNetwork
 
 Sink = Callable[[bytes], object]
@@ -216,7 +217,7 @@ def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
 
     Raises LimitExceeded if not even one has. Looks at the headers alone.
     """
-    threads = machine.threads or os.cpu_count() or 1
+    threads = thread_count(machine.threads)
     while threads > 1 and predicted_memory(reader, threads) > (machine.memory or sys.maxsize):
         threads -= 1
     check_memory(predicted_memory(reader, threads), machine.memory)
@@ -224,11 +225,10 @@ def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
 
 
 def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
-    """Bytes that decoding will need at its peak with `threads` (None: one per core)."""
+    """Bytes that decoding will need at its peak with `threads` (None: one per usable core)."""
     from mdlzip.quantised.memory import decode_memory_bytes
 
-    threads = threads or os.cpu_count() or 1
-    return int(decode_memory_bytes(reader.config, reader.layout, threads))
+    return int(decode_memory_bytes(reader.config, reader.layout, thread_count(threads)))
 
 
 def _target(src: str | Path, dst: str | Path | None, name: str | None) -> Path | None:

@@ -133,7 +133,13 @@ def _run(job: _Job, source: str) -> CompressReport:
         rivals = Rivals({})
         if (job.options.fallback and not given) or job.corpus.size == 0:
             began = time.monotonic()
-            rivals = compete(job.corpus, job.stored_name, job.progress, job.should_stop)
+            rivals = compete(
+                job.corpus,
+                job.stored_name,
+                job.progress,
+                job.should_stop,
+                job.options.threads,
+            )
             stack.callback(rivals.close)
             job.skipped = hopeless(job.corpus.size, rivals)
             job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)

@@ -16,6 +16,7 @@ from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors
+from mdlzip.process.cores import thread_count
 
 _POLL_S = 0.2
 SPOOL_BYTES = 1 << 24  # a compressed candidate up to this size stays in memory
@@ -48,11 +49,16 @@ class Rivals:
 
 
 def compete(
-    corpus: Corpus, name: str | None, progress: Progress, should_stop: ShouldStop
+    corpus: Corpus,
+    name: str | None,
+    progress: Progress,
+    should_stop: ShouldStop,
+    threads: int | None = None,
 ) -> Rivals:
     """Compress with zstd and LZMA at their hardest, side by side; stored needs no trying.
 
-    name: file name that the archive will hold, None for none. Raises Interrupted.
+    name: file name that the archive will hold, None for none. With one of `threads` (None: of the
+    usable cores) they take turns. Raises Interrupted.
     """
     rivals = Rivals({Method.STORED: STORED_OVERHEAD_BYTES + corpus.size})
     if corpus.size == 0:
@@ -62,7 +68,7 @@ def compete(
     try:
         for method in methods:
             rivals.streams[method] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
-        with ThreadPoolExecutor(len(methods)) as pool:
+        with ThreadPoolExecutor(min(len(methods), thread_count(threads))) as pool:
             try:
                 tasks = {
                     pool.submit(_compress, method, corpus, rivals.streams[method], cancel, done)

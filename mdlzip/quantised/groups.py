@@ -22,6 +22,7 @@ import torch
 from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.process.cores import thread_count
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -36,7 +37,8 @@ _LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave th
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
+    """Products on the thread that asks for them: the threads of a pool are not to be multiplied."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -59,7 +61,7 @@ class _Workers:
 
     def map(self, task: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
         """Like `map`, at most threads + 1 tasks ahead of the consumer."""
-        with _one_thread_each(), ThreadPoolExecutor(self._threads) as pool:
+        with one_thread_each(), ThreadPoolExecutor(self._threads) as pool:
             pending: deque[Future[R]] = deque()
             try:
                 for item in items:
@@ -71,11 +73,6 @@ class _Workers:
             finally:
                 for future in pending:
                     future.cancel()
-
-
-def default_threads(threads: int | None) -> int:
-    """The asked-for number of threads, or one per core."""
-    return threads or torch.get_num_threads()
 
 
 def _counts_at(predictor: Predictor, gaps: object, t: int, rows: np.ndarray) -> np.ndarray:
@@ -164,7 +161,7 @@ def encode_groups(
 ) -> Iterator[bytes]:
     """Coded payload of every group, in order. data: uint8 (total_bytes,), may be memory-mapped."""
     workers = _Workers(
-        lambda: Predictor(network, layout.chunk_size, device=device), default_threads(threads)
+        lambda: Predictor(network, layout.chunk_size, device=device), thread_count(threads)
     )
 
     def task(group: int) -> bytes:
@@ -226,7 +223,7 @@ def decode_groups(
 ) -> Iterator[tuple[int, bytes]]:
     """(group number, its bytes) for every (group number, coded bytes), in the order given."""
     workers = _Workers(
-        lambda: Predictor(network, layout.chunk_size, device=device), default_threads(threads)
+        lambda: Predictor(network, layout.chunk_size, device=device), thread_count(threads)
     )
     tile = DECODE_TILE_CHUNKS if device == "cpu" else _CUDA_TILE_CHUNKS
     per_batch = max(1, tile // layout.group_chunks)

@@ -18,6 +18,7 @@ from mdlzip.chunks import Layout
 from mdlzip.config import Preset, TrainConfig, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.model.transformer import Transformer
+from mdlzip.process.cores import thread_count
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
@@ -276,7 +277,6 @@ def make_batches(
 
 def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: Options) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
-    from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
     from mdlzip.quantised.predictor import Predictor, shifted
 
@@ -308,4 +308,4 @@ def _time_coding(model: Transformer, batches: Batches, layout: Layout, options: 
         torch.set_num_threads(before)
     coder_s = 1.2e-6  # the range coder, both ways
     work = symbols * (encode + (decode if options.verify else 0) + 2 * coder_s)
-    return work / default_threads(options.threads) * 1.1
+    return work / thread_count(options.threads) * 1.1

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mdlzip.chunks import Layout
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
+from mdlzip.training.threads import choosing_threads
 from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
@@ -36,7 +36,6 @@ def train(
     true, ExportRefused if the trained network breaks a bound of the predictor.
     """
     began = time.monotonic() if began is None else began
-    torch.manual_seed(options.seed)
     with settled_cpu(options.threads):
         plan = make_plan(data, layout, options, began)
         on_progress("plan", 0, plan.budget_s, plan.sentence(len(data), rival_bytes))
@@ -50,6 +49,8 @@ def train(
                 step_s=plan.step_s,
                 coding_s=plan.coding_s,
             )
+            if plan.steps is None and plan.device == "cpu":
+                on_progress = choosing_threads(on_progress)
             return trainer.run(on_progress, should_stop, began)
         finally:
             trainer.metrics.close()
