@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mdlzip.process.kernels import compiled
+
 MAX_LENGTH = 31
 N_LENGTHS = MAX_LENGTH + 1
 NO_MATCH = -1
@@ -71,9 +73,7 @@ class Matcher:
 
 @cache
 def _compiled() -> Any:
-    from numba import njit  # slow to import, and not all who need this module call it
-
-    return njit(nogil=True, cache=True)(_advance)
+    return compiled()(_advance)
 
 
 def _advance(previous, start, least, history, table, state, symbols, lengths):  # type: ignore[no-untyped-def]

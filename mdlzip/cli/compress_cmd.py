@@ -26,6 +26,7 @@ from mdlzip.cli.terminal import (
 )
 from mdlzip.cli.values import parse_path
 from mdlzip.errors import Interrupted
+from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions, CompressReport
@@ -88,6 +89,7 @@ def compress(
     The estimate is printed first. One Ctrl-C leaves a checkpoint that --resume goes on from;
     a second one stops at once.
     """
+    prepare_training(fixed_steps=effort.steps is not None)
     # between two pipes, as tar starts it, there is progress but no report
     voice = display if files or display.verbose else replace(display, quiet=True)
     files = files_or_stdin(files)

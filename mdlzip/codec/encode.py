@@ -247,6 +247,7 @@ def _compete(job: _Job, stack: ExitStack) -> Rivals:
         job.should_stop,
         memory=options.memory,
         limit_s=limit_s,
+        threads=options.threads,
     )
     stack.callback(rivals.close)
     for method, heading in rivals.cut_short.items():

@@ -10,11 +10,12 @@ from mdlzip.archive.source import SectionSource
 from mdlzip.codec.options import check_device, check_number
 from mdlzip.errors import CorruptArchive, ExportRefused
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.process.cores import thread_count
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, decode_memory_bytes, weights_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.prepared import prepare
 from mdlzip.quantised.work import check_operations
-from mdlzip.resources import check_memory, cores
+from mdlzip.resources import check_memory
 from mdlzip.symbols.vocabulary import Vocabulary
 
 
@@ -55,7 +56,7 @@ def best_fit(
     If nothing fits, the way that takes least. Looks at headers alone: weight_bytes is the length of
     the weights section, the vocabulary stands at its beginning.
     """
-    wanted = machine.threads or cores()
+    wanted = thread_count(machine.threads)
     small = min(machine.tile_chunks, reader.layout.group_chunks)
     tiles = [(n, machine.tile_chunks) for n in range(wanted, 0, -1)] + [(1, small)]
     for threads, tile_chunks in tiles:

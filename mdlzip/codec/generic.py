@@ -21,6 +21,7 @@ from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.process.cores import thread_count
 from mdlzip.symbols.layout import Layout
 
 _POLL_S = 0.2
@@ -65,12 +66,14 @@ def compete(
     *,
     memory: int = DEFAULT_MEMORY_BYTES,
     limit_s: float = math.inf,
+    threads: int | None = None,
 ) -> Rivals:
     """Compress with zstd and LZMA at their hardest, side by side; stored needs no trying.
 
     name: file name that the archive will hold, None for none; memory: limit for decoding, bytes: a
     method that needs more is left out. limit_s: seconds after which the methods are stopped; then
-    zstd at a quick level takes their place. Raises Interrupted.
+    zstd at a quick level takes their place. With one of `threads` (None: of the usable cores) they
+    take turns. Raises Interrupted.
     """
     rivals = Rivals({Method.STORED: stored_archive_bytes(corpus.size)})
     methods = [
@@ -80,7 +83,7 @@ def compete(
     ]
     if corpus.size == 0 or not methods:
         return rivals
-    race = _Race(corpus, rivals, progress, should_stop)
+    race = _Race(corpus, rivals, progress, should_stop, thread_count(threads))
     try:
         race.run(dict.fromkeys(methods, payload.HARDEST), limit_s)
         if Method.ZSTD in rivals.cut_short and Method.XZ not in rivals.streams:
@@ -97,8 +100,14 @@ class _Race:
     """Methods side by side, each in a thread of its own, until all are done or time is up."""
 
     def __init__(
-        self, corpus: Corpus, rivals: Rivals, progress: Progress, should_stop: ShouldStop
+        self,
+        corpus: Corpus,
+        rivals: Rivals,
+        progress: Progress,
+        should_stop: ShouldStop,
+        threads: int,
     ) -> None:
+        self._threads = threads
         self._corpus, self._rivals = corpus, rivals
         self._progress, self._should_stop = progress, should_stop
 
@@ -107,7 +116,7 @@ class _Race:
         streams, end = self._rivals.streams, time.monotonic() + limit_s
         for method in levels:
             streams[method] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
-        with ThreadPoolExecutor(len(levels)) as pool:
+        with ThreadPoolExecutor(min(len(levels), self._threads)) as pool:
             try:
                 tasks = {
                     pool.submit(

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from mdlzip.coding.binary_coder import jit
 from mdlzip.experts.tables import (
     COUNT_BITS,
     COUNT_MASK,
@@ -23,6 +22,7 @@ from mdlzip.experts.tables import (
     STRETCH_LOW,
     TRUST,
 )
+from mdlzip.process.kernels import compiled
 
 Array = np.ndarray
 Int: TypeAlias = Any  # int64 in compiled code
@@ -36,13 +36,13 @@ _LOW_TAIL = 1 << 16
 
 
 def bare(function: F) -> F:
-    """Like `jit`, without counting references: our kernels make and keep no arrays."""
-    return jit(function, _nrt=False)
+    """A kernel without counting references: our kernels make and keep no arrays."""
+    return compiled(_nrt=False)(function)
 
 
 def inlined(function: F) -> F:
-    """Like `jit`, but put into its callers: passing an array costs more than most of these do."""
-    return jit(function, forceinline=True, _nrt=False)
+    """A kernel that is put into its callers: passing an array costs more than most of these do."""
+    return compiled(forceinline=True, _nrt=False)(function)
 
 
 @inlined

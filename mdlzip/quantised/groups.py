@@ -18,6 +18,7 @@ import torch
 
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.process.cores import thread_count
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -32,11 +33,6 @@ ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activatio
 _CUDA_TILE_CHUNKS = 8192
 _CUT = "<IH"  # chunks of a group, bytes of the last
 _LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
-
-
-def default_threads(threads: int | None) -> int:
-    """The asked-for number of threads, or one per core."""
-    return threads or torch.get_num_threads()
 
 
 def _counts_at(predictor: Predictor, gaps: object, t: int, rows: np.ndarray) -> np.ndarray:
@@ -127,7 +123,7 @@ def encode_groups(
 ) -> Generator[bytes]:
     """Coded payload of every group, in order. tokens: made with the network's vocabulary."""
     layout = tokens.layout
-    workers = Workers(default_threads(threads))
+    workers = Workers(thread_count(threads))
     predictor = _predictor(network, layout, device, workers.check)
 
     def task(group: int) -> bytes:
@@ -210,7 +206,7 @@ class GroupDecoder:
         threads: int | None = None,
         tile_chunks: int = DECODE_TILE_CHUNKS,
     ) -> None:
-        self._layout, self._threads = layout, default_threads(threads)
+        self._layout, self._threads = layout, thread_count(threads)
         self._workers = Workers(self._threads)
         self._predictor = _predictor(network, layout, device, lambda: self._workers.check())
         tile = tile_chunks if device == "cpu" else _CUDA_TILE_CHUNKS

@@ -17,15 +17,14 @@ V symbols of the vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-_jit: Any = njit(nogil=True, cache=True, fastmath=False, boundscheck=False)
+from mdlzip.process.kernels import compiled
+
+_jit = compiled(fastmath=False, boundscheck=False)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _clip(x, low, high):  # type: ignore[no-untyped-def]
     """Written so that it becomes one min and one max instruction."""
     x = x if x < high else high

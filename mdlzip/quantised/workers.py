@@ -20,7 +20,8 @@ class Stopped(Exception):
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
+    """Products on the thread that asks for them: the threads of a pool are not to be multiplied."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -51,7 +52,7 @@ class Workers:
 
     def map(self, task: Callable[[A], R], items: Iterable[A]) -> Generator[R]:
         """Like `map`, at most threads + 1 tasks ahead of the consumer."""
-        with _one_thread_each(), ThreadPoolExecutor(self._threads, initializer=_settle) as pool:
+        with one_thread_each(), ThreadPoolExecutor(self._threads, initializer=_settle) as pool:
             pending: deque[Future[R]] = deque()
             try:
                 for item in items:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mdlzip.process.kernels import compiled
 from mdlzip.symbols.vocabulary import FIRST_MERGE
 
 _NONE = -1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def tokenise(data, edges, pairs, n_merges, symbols, ends):  # type: ignore[no-untyped-def]
     """Symbols of `data`, uint8 (n,), each unit (up to `edges[i]`) by itself; how many there are.
 
@@ -24,7 +24,7 @@ def tokenise(data, edges, pairs, n_merges, symbols, ends):  # type: ignore[no-un
     return filled
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _merge_unit(data, pairs, n_merges, out):  # type: ignore[no-untyped-def]
     """Byte-pair encoding of one unit, in time proportional to its length.
 
@@ -73,7 +73,7 @@ def _merge_unit(data, pairs, n_merges, out):  # type: ignore[no-untyped-def]
     return filled
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _enlist(p, merge_at, place, link, first, entries):  # type: ignore[no-untyped-def]
     """Put place `p` at the head of the list of its merge; the number of entries."""
     merge = merge_at[p]
@@ -84,7 +84,7 @@ def _enlist(p, merge_at, place, link, first, entries):  # type: ignore[no-untype
     return entries + 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def cut(symbols, units, closes, lengths, full, size, ends, chunks):  # type: ignore[no-untyped-def]
     """Where chunks end; returns (how many ended, bytes in the one that is still open).
 
@@ -110,7 +110,7 @@ def cut(symbols, units, closes, lengths, full, size, ends, chunks):  # type: ign
     return n, size
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def append(out, fill, rows, new, strings, lengths):  # type: ignore[no-untyped-def]
     """The loop of `Vocabulary.append`."""
     for i in range(rows.shape[0]):
@@ -124,7 +124,7 @@ def append(out, fill, rows, new, strings, lengths):  # type: ignore[no-untyped-d
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def count_pairs(symbols, counts, left, right, twins):  # type: ignore[no-untyped-def]
     """How often two symbols stand side by side in `symbols`, int16 (n,).
 
@@ -144,7 +144,7 @@ def count_pairs(symbols, counts, left, right, twins):  # type: ignore[no-untyped
         twins[last] += run >> 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def replace_pair(symbols, n, a, b, new, counts, left, right, twins):  # type: ignore[no-untyped-def]
     """Put `new` for each pair (a, b) of the first n `symbols`; how many symbols are left.
 
@@ -179,7 +179,7 @@ def replace_pair(symbols, n, a, b, new, counts, left, right, twins):  # type: ig
     return kept
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _change(counts, left, right, a, b, by):  # type: ignore[no-untyped-def]
     if a != b:
         counts[a, b] += by
@@ -187,7 +187,7 @@ def _change(counts, left, right, a, b, by):  # type: ignore[no-untyped-def]
         right[b] += by
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def best_pair(counts, left, right, twins, lengths, n, gain, longest):  # type: ignore[no-untyped-def]
     """(Its count, a, b) of the most frequent pair, the first of equals; (0, -1, -1) for none.
 

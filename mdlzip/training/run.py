@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import NoGain
@@ -46,7 +45,6 @@ def train(
     network breaks a bound of the predictor.
     """
     began = time.monotonic() if began is None else began
-    torch.manual_seed(options.seed)
     with settled_cpu(options.threads):
         preset = resumed.settings.preset if resumed else None
         plan = make_plan(tokens, sample, options, began, preset)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mdlzip.config import Preset
 from mdlzip.model.transformer import Transformer
+from mdlzip.process.cores import thread_count
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
@@ -49,7 +50,6 @@ def time_coding(
     model: Transformer, batches: Batches, device: str, threads: int | None, *, verify: bool
 ) -> float:
     """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
-    from mdlzip.quantised.groups import default_threads
     from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
     from mdlzip.quantised.predictor import Predictor, shifted
 
@@ -80,4 +80,4 @@ def time_coding(
         torch.set_num_threads(before)
     coder_s = 1.2e-6  # the range coder, both ways
     work = batches.tokens.n_symbols * (encode + (decode if verify else 0) + 2 * coder_s)
-    return work / default_threads(threads) * 1.1
+    return work / thread_count(threads) * 1.1
