@@ -22,6 +22,8 @@ HIDDEN_BITS = {"relu2": 10, "gelu": 6}
 LOGIT_BITS = 6
 COUNT_BITS = 22
 MAX_LEFT_SHIFT = 16
+MAX_GAIN_BITS = 22  # gains of norms stay below 2**22 in units of 2**-12
+MAX_TAP_BITS = 24  # convolution taps and biases of norms likewise
 _EMPTY = np.zeros(0)
 
 
@@ -189,10 +191,17 @@ def prepare(net: IntegerNetwork) -> Prepared:
 def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarray]:
     if net.config.norm == "rms":
         return _EMPTY, _EMPTY
-    return (
-        fixed(net.tensors[name + ".gain"], RESIDUAL_BITS),
-        fixed(net.tensors[name + ".bias"], RESIDUAL_BITS),
-    )
+    gain = fixed(net.tensors[name + ".gain"], RESIDUAL_BITS)
+    bias = fixed(net.tensors[name + ".bias"], RESIDUAL_BITS)
+    _check_size(f"{name}.gain", gain, MAX_GAIN_BITS)
+    _check_size(f"{name}.bias", bias, MAX_TAP_BITS)
+    return gain, bias
+
+
+def _check_size(name: str, values: np.ndarray, bits: int) -> None:
+    """The kernels keep normed values and convolution sums in 32 and 64 bits."""
+    if values.size and int(np.abs(values).max()) >= 1 << bits:
+        raise ExportRefused(f"{name} is too large")
 
 
 def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Product) -> Part:
@@ -200,10 +209,5 @@ def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Produc
     taps = np.zeros((0, net.config.d_model))
     if net.config.conv_width:
         taps = fixed(net.tensors[p + ".conv"], RESIDUAL_BITS)
-    # The kernels keep normed values and convolution sums in 32 and 64 bits.
-    for what, values in (("gain", gain), ("norm bias", bias), ("convolution", taps)):
-        if values.size and int(np.abs(values).max()) >= 1 << 24:
-            raise ExportRefused(f"{p}: {what} is too large")
-    if gain.size and int(np.abs(gain).max()) >= 1 << 22:
-        raise ExportRefused(f"{p}: gain is too large")
+        _check_size(f"{p}.conv", taps, MAX_TAP_BITS)
     return Part(taps, gain, bias, first, second)
