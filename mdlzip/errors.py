@@ -1,4 +1,8 @@
-"""Every error a user may meet, each with its exit code and one plain sentence."""
+"""Every error a user may meet, each with its exit code and one plain sentence.
+
+Errors about files are the matching OSError as well, and a value of a wrong type is a TypeError, so
+that callers of the library need not know our classes to catch them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,39 @@ class MdlzipError(Exception):
 
 class UsageError(MdlzipError):
     """The call itself is wrong: options, presets, paths."""
+
+    exit_code = 2
+
+
+class WrongType(UsageError, TypeError):
+    """An argument is of a type that cannot be meant."""
+
+
+class FileProblem(MdlzipError, OSError):
+    """The system refused something about a file; also the OSError it raised.
+
+    cause: gives `errno`, `strerror` and `filename`; None leaves them None.
+    """
+
+    def __init__(self, message: str, cause: OSError | None = None) -> None:
+        super().__init__(message)
+        if cause is not None:
+            self.errno, self.strerror, self.filename = cause.errno, cause.strerror, cause.filename
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingFile(FileProblem, FileNotFoundError):
+    """There is no such file."""
+
+
+class NotPermitted(FileProblem, PermissionError):
+    """The system does not permit it."""
+
+
+class IsFolder(FileProblem, UsageError, IsADirectoryError):
+    """A file is needed, and this is a folder."""
 
     exit_code = 2
 
@@ -33,10 +70,14 @@ class LimitExceeded(MdlzipError):
     exit_code = 5
 
 
-class OutputExists(MdlzipError):
+class OutputExists(FileProblem, FileExistsError):
     """The output is already there and `--force` was not given."""
 
     exit_code = 6
+
+
+class SourceChanged(MdlzipError):
+    """The input is not what it was when the work began."""
 
 
 class VerifyFailed(MdlzipError):
@@ -57,3 +98,14 @@ class Interrupted(MdlzipError):
     """Stopped at the user's wish after a checkpoint; `--resume` continues."""
 
     exit_code = 130
+
+
+def file_problem(message: str, cause: OSError) -> FileProblem:
+    """The error, to be raised, that says `message` and is an OSError of the kind of `cause`."""
+    pairs = (
+        (FileNotFoundError, MissingFile),
+        (PermissionError, NotPermitted),
+        (IsADirectoryError, IsFolder),
+    )
+    ours = (ours for theirs, ours in pairs if isinstance(cause, theirs))
+    return next(ours, FileProblem)(message, cause)

@@ -1,13 +1,20 @@
-"""Where every byte of an archive went, as rows for tables and JSON. No printing here."""
+"""Where every byte of an archive went, as rows for tables and JSON. No printing here.
+
+Every command's JSON is one document {"schema": 1, KEY: [entry, ...]} with one entry a FILE, in
+order; KEY is "archives" for `list` and "files" elsewhere. The entry of a FILE that failed is
+{"file", "error", "exit_code"}, every other one lacks "error".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdlzip.codec import ArchiveInfo, CompressReport
+    from mdlzip.codec import ArchiveInfo, CompressReport, DecompressReport
 
 SCHEMA = 1
 LEDGER_ORDER = (
@@ -196,24 +203,54 @@ def info_figures(
     )
 
 
+def document(key: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON document of a command that was given any number of FILEs."""
+    return {"schema": SCHEMA, key: list(entries)}
+
+
+def failure_json(file: str, error: str, exit_code: int) -> dict[str, Any]:
+    """The entry of a FILE that failed."""
+    return {"file": file, "error": error, "exit_code": exit_code}
+
+
+def to_json(value: object, *, indent: int | None = 2) -> str:
+    r"""`value` as JSON in ASCII, whatever the names in it; indent: None for a single line.
+
+    A byte of a name that is not text in the locale becomes an escape from \udc80 to \udcff, as in
+    Python's `surrogateescape`: `os.fsencode` turns the string back into the very name.
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
 def compress_json(report: CompressReport) -> dict[str, Any]:
-    """A compression's report, ready for `json.dumps`."""
+    """The entry of a FILE that was compressed."""
     return {
-        "schema": SCHEMA,
-        "source": report.source,
+        "file": report.source,
         "archive": None if report.path is None else str(report.path),
         "method": report.method,
         "ledger": rows_as_json(ledger_rows(report.ledger, report.original_bytes)),
         "figures": compress_figures(report),
         "candidates": dict(report.candidates),
         "skipped_training": report.skipped_training,
+        "warnings": list(report.warnings),
+    }
+
+
+def decompress_json(report: DecompressReport) -> dict[str, Any]:
+    """The entry of an archive that was unpacked."""
+    return {
+        "file": report.source,
+        "output": None if report.path is None else str(report.path),
+        "method": report.method,
+        "original_bytes": report.original_bytes,
+        "seconds": report.seconds,
     }
 
 
 def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
-    """What `list` knows of an archive, ready for `json.dumps`."""
+    """The entry of an archive that was listed; `name` is how the user called it."""
     return {
-        "archive": name,
+        "file": name,
         "method": info.method,
         "name": info.name,
         "mode": info.mode,
@@ -223,8 +260,33 @@ def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
         "figures": info_figures(info),
         "model": settings(info),
         "decode_memory_bytes": info.decode_memory_bytes,
+        "decode_threads": info.decode_threads,
+        "decode_operations": info.decode_operations,
     }
 
 
 def _ratio(part: Number, whole: Number) -> float:
     return part / whole if whole else 0.0
+
+
+def printable(text: str) -> str:
+    r"""`text` in which whatever does not print as itself is an escape such as \n or \u202e.
+
+    Escaped are control and format characters (escape sequences, changes of direction, invisible
+    ones), line ends, and characters that are none; a byte that is not text in the locale becomes
+    \x80 to \xff. So a name from outside cannot command a terminal or pose as another.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _prints(c) else _escape(c) for c in text)
+
+
+def _prints(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # spaces of a script
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries the bytes 0x80..0xff
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -16,7 +16,7 @@ from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.weight_coders import yardsticks
-from mdlzip.errors import UsageError, VerifyFailed
+from mdlzip.errors import MissingFile, UsageError, VerifyFailed
 from mdlzip.fileio import COPY_BLOCK_BYTES
 from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
 
@@ -224,6 +224,8 @@ def run_bench(
 
     chunk_size: bytes; an archive that is there already brings its own.
     """
+    if not path.exists():
+        raise MissingFile(f"{path}: there is no such file")
     if not path.is_file():
         raise UsageError(f"{path} is not a regular file: bench reads it several times")
     size = path.stat().st_size

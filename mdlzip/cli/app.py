@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+import typer.main
 
 from mdlzip import __version__
+from mdlzip.cli import streams
 from mdlzip.cli.bench_cmd import bench
 from mdlzip.cli.compress_cmd import compress
-from mdlzip.cli.console import report_failure
+from mdlzip.cli.console import ReportLost, error, result, speak_events, wants_events
 from mdlzip.cli.decompress_cmd import decompress
 from mdlzip.cli.doctor_cmd import doctor
 from mdlzip.cli.exchange_cmd import export_weights, import_weights
+from mdlzip.cli.failures import reader_left, report_failure
 from mdlzip.cli.list_cmd import list_archives
+from mdlzip.cli.short_forms import Grammar, LeveledCommand, expand
 from mdlzip.cli.study_cmd import study
 from mdlzip.cli.test_cmd import test
-from mdlzip.cli.values import expand_short_forms
 from mdlzip.errors import MdlzipError
 from mdlzip.process.settings import wait_passively
 
+_NAME = "mdlzip"
+_COMPLETION = "_MDLZIP_COMPLETE"
+# base of all that the parser raises; typer has its own copy of it in some releases
+_MISUSE = cast(type[Exception], typer.BadParameter.__mro__[2])
+
 app = typer.Typer(
-    name="mdlzip",
+    name=_NAME,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich costs half of the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("compress")(compress)
+app.command("compress", cls=LeveledCommand)(compress)
 app.command("decompress")(decompress)
 app.command("test")(test)
 app.command("list")(list_archives)
-app.command("bench")(bench)
+app.command("bench", cls=LeveledCommand)(bench)
 app.command("export")(export_weights)
 app.command("import")(import_weights)
 app.command("doctor")(doctor)
@@ -43,7 +52,7 @@ app.add_typer(study)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"mdlzip {__version__}")
+        result(f"mdlzip {__version__}")
         raise typer.Exit()
 
 
@@ -58,7 +67,10 @@ def root(
 ) -> None:
     """Compress a file by training a small sparse transformer on it; decode it bit for bit.
 
-    Short forms: mdlzip -d FILE (decompress), -t FILE (test), -l FILE (list). Sources are kept.
+    Short forms: mdlzip FILE or -9 FILE (compress), -d FILE (decompress), -t FILE (test), -l FILE
+    (list); without FILE from standard input to standard output, so tar -I mdlzip works. Sources are
+    kept.
+
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 corrupt archive, 4 newer format, 5 over a limit,
     6 output exists, 7 verification failed, 128 + n stopped by signal n.
     """
@@ -66,23 +78,69 @@ def root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit; never shows a traceback unless -vv asks for it."""
+    streams.settle_streams()
+    line = sys.argv[1:] if argv is None else argv
+    speak_events(wants_events(line))
     leave_on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(leave_on_interrupt):  # not ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if callable(leave_on_interrupt):  # not ignored
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         wait_passively()
-        words = expand_short_forms(sys.argv[1:] if argv is None else argv)
-        app(args=words, prog_name="mdlzip")
-    except (MdlzipError, KeyboardInterrupt, OSError) as problem:
-        sys.exit(report_failure(problem, verbose=0))
+        code = _run(line)
     finally:
         signal.signal(signal.SIGINT, leave_on_interrupt)
-        _quiet_stdout()
+    sys.exit(_finished(code))
 
 
-def _quiet_stdout() -> None:
-    """Flush now, so that a reader who has left causes no message at interpreter exit."""
+def _run(line: list[str]) -> int:
+    """The exit code of a line of words."""
+    program = typer.main.get_command(app)
+    if _COMPLETION in os.environ:  # the shell asks for completions
+        program.main(prog_name=_NAME)
+    try:
+        words = expand(line, Grammar.of(program))
+        with program.make_context(_NAME, words) as context:
+            program.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except _MISUSE as problem:
+        return _refuse(problem)
+    except OSError as problem:  # of the help: the commands let none of theirs out
+        return report_failure(_lost(problem), verbose=0)
+    except (MdlzipError, KeyboardInterrupt) as problem:
+        return report_failure(problem, verbose=0)
+    return 0
+
+
+def _refuse(problem: Any) -> int:
+    """Say in one line what is wrong with the options; a group without a command shows its help."""
+    if type(problem).__name__ == "NoArgsIsHelpError":
+        with contextlib.suppress(OSError):
+            problem.show()
+        return int(problem.exit_code)
+    context = getattr(problem, "ctx", None)
+    where = context.command_path if context else _NAME
+    text = " ".join(problem.format_message().split()).rstrip(".")
+    error(f"{text}; see {where} --help", exit_code=problem.exit_code)
+    return int(problem.exit_code)
+
+
+def _lost(problem: OSError) -> Exception:
+    """What to report when standard output does not take what was printed."""
+    if reader_left(problem) or isinstance(problem, MdlzipError):
+        return problem
+    return ReportLost(f"cannot write to standard output: {streams.why(problem)}")
+
+
+def _finished(code: int) -> int:
+    """`code`, or why the last of the output could not be written; nothing is left to go wrong."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as problem:
+        code = code or report_failure(_lost(problem), verbose=0)
+        streams.discard(sys.stdout)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        streams.discard(sys.stderr)
+    return code

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, info, result, result_json, table
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.call_files import check_written
+from mdlzip.cli.console import info, table
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
-from mdlzip.errors import OutputExists, UsageError
+from mdlzip.cli.terminal import STDIO, check_input, check_output
+from mdlzip.cli.values import parse_path
+from mdlzip.errors import UsageError
 from mdlzip.process.settings import prepare_training
+from mdlzip.report import document, printable, to_json
 
 if TYPE_CHECKING:
     from mdlzip.bench.run import BenchResult
@@ -22,7 +27,8 @@ if TYPE_CHECKING:
 
 @guarded
 def bench(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Regular files.")],
+    files: opt.RegularFiles,
+    *,
     against: Annotated[
         str | None,
         typer.Option(
@@ -38,32 +44,25 @@ def bench(
         Path | None,
         typer.Option(
             "--archive",
+            parser=parse_path,
             metavar="FILE",
             help="Measure this archive; where there is none yet, keep the new one there.",
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="OUT", help="Write the result as JSON, too."),
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Write the result as JSON, too; - prints it in place of the tables.",
+        ),
     ] = None,
     force: opt.Force = False,
-    budget: opt.Budget = None,
-    level: opt.Level = None,
-    steps: opt.Steps = None,
-    preset: opt.Preset = None,
-    config: opt.ConfigFile = None,
-    overrides: opt.Overrides = None,
-    method: opt.Method = None,
-    chunk_size: opt.ChunkSize = "512",
-    group_chunks: opt.GroupChunks = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    effort: opt.Effort,
+    recipe: opt.Recipe,
+    machine: opt.Machine,
+    display: opt.Display,
 ) -> int:
     """Compare mdlzip with other compressors on FILE: sizes, times, ledger, gap to the best.
 
@@ -72,70 +71,73 @@ def bench(
     """
     from mdlzip.bench.baselines import DEFAULT, make_codec
     from mdlzip.bench.run import run_bench
-    from mdlzip.codec import CompressOptions
-    from mdlzip.report import SCHEMA
 
-    prepare_training(fixed_steps=steps is not None)
-    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
-    if archive is not None and len(files) > 1:
-        raise UsageError("--archive takes one FILE")
-    if output is not None and output.exists() and not force:
-        raise OutputExists(f"{output} exists; use --force to overwrite it")
+    prepare_training(fixed_steps=effort.steps is not None)
     names = DEFAULT if against is None else [n for n in against.split(",") if n]
     for name in names:
         make_codec(name)  # a misspelt name must not be found out after an hour of training
-    chunk_bytes = parse_size(chunk_size)
-    options = CompressOptions(
-        budget_s=None if budget is None else parse_duration(budget),
-        level=level,
-        steps=steps,
-        preset=preset,
-        config_file=config,
-        overrides=tuple(overrides or ()),
-        method=method,
-        chunk_size=chunk_bytes,
-        group_chunks=group_chunks,
-        seed=seed,
-        device=device,
-        threads=threads,
-        memory=parse_size(memory),
-    )
-    results: list[BenchResult] = []
+    options = opt.compress_options(effort, recipe, machine)
+    _check_outputs(files, archive, output, force=force)
+    voice = opt.Voice(display.as_json or output == STDIO, display.quiet, display.verbose)
+    batch = Batch(files, voice)
 
-    def one(file: str) -> None:
-        with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
+    def one(file: str) -> Outcome:
+        check_input(file, archive=False)
+        with (
+            StopSwitch().installed(),
+            make_progress(display.progress, quiet=display.quiet) as show,
+        ):
             measured = run_bench(
                 Path(file),
                 against=names,
                 options=None if no_model else options,
-                chunk_size=chunk_bytes,
+                chunk_size=options.chunk_size,
                 archive=archive,
                 on_progress=show,
                 should_stop=lambda: False,
             )
-        results.append(measured)
-        if not as_json and not quiet:
-            _show(measured)
+        return Outcome({**measured.as_json(), "file": file}, _text(measured))
 
-    code = for_each([str(f) for f in files], one, verbose=verbose)
-    everything = {"schema": SCHEMA, "files": [r.as_json() for r in results]}
-    if as_json:
-        result_json(everything)
-    if output is not None and results:
-        output.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
-        info(f"written: {output}", quiet=quiet)
+    code = batch.run(one)
+    if output not in (None, STDIO) and any("error" not in entry for entry in batch.entries):
+        _write(Path(str(output)), batch, force=force)
+        info(f"written: {output}", quiet=display.quiet)
     return code
 
 
-def _show(measured: BenchResult) -> None:
+def _check_outputs(
+    files: Sequence[str], archive: Path | None, output: str | None, *, force: bool
+) -> None:
+    """Refuse before any work what could not be written, or would cost an input."""
+    check_output(output, force=force)
+    if archive is not None:
+        if len(files) > 1:
+            raise UsageError("--archive takes one FILE")
+        if str(archive) == STDIO:
+            raise UsageError("--archive -: needs the name of a file")
+        # an archive that is there is measured, so only a new one is an output
+        check_written(archive, files, force=archive.is_file())
+    if output not in (None, STDIO):
+        inputs = files if archive is None else [*files, str(archive)]
+        check_written(Path(str(output)), inputs, force=force)
+
+
+def _write(path: Path, batch: Batch, *, force: bool) -> None:
+    from mdlzip.fileio import open_output
+
+    with open_output(path, force=force, seekable=False) as out:
+        out.write(to_json(document(batch.key, batch.entries)).encode() + b"\n")
+        out.commit()
+
+
+def _text(measured: BenchResult) -> str:
     from mdlzip.bench.table import ALIGN, HEADERS, gap_lines, rows
     from mdlzip.cli.show import figures_table, ledger_table
 
-    result(f"{measured.file}: {measured.original_bytes:,} bytes")
-    result(table(HEADERS, rows(measured), ALIGN))
+    parts = [f"{printable(measured.file)}: {measured.original_bytes:,} bytes"]
+    parts.append(table(HEADERS, rows(measured), ALIGN))
     if measured.run is not None:
-        result("\n" + ledger_table(measured.run.ledger, measured.original_bytes))
-        result("\n" + figures_table(measured.run.figures))
-        result("")
-        for line in gap_lines(measured):
-            result(line)
+        parts.append("\n" + ledger_table(measured.run.ledger, measured.original_bytes))
+        parts.append("\n" + figures_table(measured.run.figures) + "\n")
+        parts += gap_lines(measured)
+    return "\n".join(parts)

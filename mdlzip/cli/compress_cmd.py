@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, result, result_json
-from mdlzip.cli.progress import make_progress
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.call_files import CallFiles
+from mdlzip.cli.failures import guarded
+from mdlzip.cli.progress import make_progress, warn
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import (
     STDIO,
+    check_input,
     check_not_folder,
     check_output,
     destination,
+    files_or_stdin,
     single_destination,
 )
-from mdlzip.cli.values import check_exclusive, parse_duration, parse_size
+from mdlzip.cli.values import parse_path
 from mdlzip.errors import Interrupted
 from mdlzip.process.settings import prepare_training
 
@@ -27,27 +33,45 @@ if TYPE_CHECKING:
 
 # Phases in which a stop is answered by a checkpoint; in all others there is nothing to keep.
 CHECKPOINTED_PHASES = frozenset({"train", "prune", "fine-tune", "quantise"})
+_HINT = "; run the same command with --resume to go on"
+
+
+@dataclass(frozen=True)
+class Training:
+    """Checkpoints and records of the training."""
+
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--work-dir",
+            parser=parse_path,
+            metavar="DIR",
+            help="Folder for checkpoints. [default: hidden, beside the output]",
+        ),
+    ] = None
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            parser=parse_path,
+            metavar="FILE",
+            help="Write metrics as JSON lines, those of all FILEs.",
+        ),
+    ] = None
 
 
 @guarded
 def compress(
-    files: opt.Files,
+    files: opt.Files = None,
+    *,
     output: opt.Output = None,
     stdout: opt.Stdout = False,
     force: opt.Force = False,
-    keep: opt.Keep = False,
-    remove: opt.Remove = False,
-    budget: opt.Budget = None,
-    level: opt.Level = None,
-    steps: opt.Steps = None,
-    preset: opt.Preset = None,
-    config: opt.ConfigFile = None,
-    overrides: opt.Overrides = None,
-    method: opt.Method = None,
+    source: opt.Source,
+    effort: opt.Effort,
+    recipe: opt.Recipe,
     weights: opt.Weights = "coded",
-    chunk_size: opt.ChunkSize = "512",
-    group_chunks: opt.GroupChunks = None,
-    seed: opt.Seed = 0,
     fallback: Annotated[
         bool,
         typer.Option(
@@ -55,120 +79,96 @@ def compress(
             help="Store the file by zstd or xz, or as it is, where that is smaller.",
         ),
     ] = True,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify/--no-verify",
-            help="Decode the archive and compare before it gets its name.",
-        ),
-    ] = True,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on from the checkpoint."),
-    ] = False,
-    work_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--work-dir",
-            metavar="DIR",
-            help="Folder for checkpoints. [default: hidden, beside the output]",
-        ),
-    ] = None,
-    metrics: Annotated[
-        Path | None,
-        typer.Option(
-            "--metrics",
-            metavar="FILE",
-            help="Write metrics as JSON lines.",
-        ),
-    ] = None,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    verify: opt.Verify = True,
+    training: Training,
+    machine: opt.Machine,
+    display: opt.Display,
 ) -> int:
     """Train a small sparse transformer on FILE and store it with the coded data in FILE.mdlz.
 
     The estimate is printed first. One Ctrl-C leaves a checkpoint that --resume goes on from;
     a second one stops at once.
     """
-    from mdlzip.codec import CompressOptions
-
-    prepare_training(fixed_steps=steps is not None)
-    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
-    check_exclusive({"--keep": keep or None, "--rm": remove or None})
+    prepare_training(fixed_steps=effort.steps is not None)
+    # between two pipes, as tar starts it, there is progress but no report
+    voice = display if files or display.verbose else replace(display, quiet=True)
+    files = files_or_stdin(files)
     target = destination(files, output, stdout=stdout, joined=False)
-    options = CompressOptions(
-        budget_s=None if budget is None else parse_duration(budget),
-        level=level,
-        preset=preset,
-        config_file=config,
-        overrides=tuple(overrides or ()),
-        chunk_size=parse_size(chunk_size),
-        group_chunks=group_chunks,
-        device=device,
-        threads=threads,
-        seed=seed,
-        steps=steps,
-        method=method,
+    options = opt.compress_options(
+        effort,
+        recipe,
+        machine,
         weights=weights,
         fallback=fallback,
         verify=verify,
         force=force,
-        remove_source=remove,
-        work_dir=work_dir,
-        resume=resume,
-        metrics=metrics,
-        memory=parse_size(memory),
+        remove_source=source.remove,
+        work_dir=training.work_dir,
+        resume=training.resume,
+        metrics=training.metrics,
     )
+    metrics_before = _made(training.metrics)
+    seen = CallFiles(files)
+    batch = Batch(files, voice, to_stderr=single_destination(files[0], target) == STDIO)
 
-    def one(file: str) -> None:
+    def one(file: str) -> Outcome:
+        seen.begin(file)
+        check_input(file, archive=False)
         check_not_folder(file)
         dst = single_destination(file, target)
         check_output(dst, force=force)
-        _compress_one(file, dst, options, progress, as_json=as_json, quiet=quiet)
+        made = _made(training.metrics) not in (None, metrics_before)
+        chosen = replace(options, append_metrics=made)
+        return _outcome(_compress_one(file, dst, chosen, seen, display))
 
-    return for_each(files, one, verbose=verbose)
+    return batch.run(one)
+
+
+def _made(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from one that was there before under the same name."""
+    try:
+        status = None if path is None else os.stat(path)
+    except OSError:
+        return None
+    return None if status is None else (status.st_ino, status.st_ctime_ns)
 
 
 def _compress_one(
     file: str,
     dst: str | None,
     options: CompressOptions,
-    mode: str,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+    seen: CallFiles,
+    display: opt.Display,
+) -> CompressReport:
     from mdlzip import codec
-    from mdlzip.report import compress_json
 
     switch = StopSwitch()
-    with make_progress(mode, quiet=quiet) as show:
+    with make_progress(display.progress, quiet=display.quiet) as show:
 
         def on_progress(phase: str, done: float, total: float, note: str) -> None:
+            if phase == codec.WARNING:
+                warn(show, note, quiet=display.quiet)
+                return
             switch.enter_phase(graceful=phase in CHECKPOINTED_PHASES)
             show(phase, done, total, note)
 
         with switch.installed():
             try:
-                report = codec.compress(
-                    file, dst, options, on_progress=on_progress, should_stop=switch.should_stop
+                return codec.compress(
+                    file,
+                    dst,
+                    options,
+                    on_progress=on_progress,
+                    should_stop=switch.should_stop,
+                    check_target=seen.check,
                 )
             except Interrupted as stop:
                 raise _with_hint(stop, switch) from stop
-    if as_json and dst != STDIO:
-        result_json(compress_json(report))
-    elif not quiet:
-        _show(report, to_stderr=dst == STDIO)
 
 
-def _show(report: CompressReport, *, to_stderr: bool) -> None:
+def _outcome(report: CompressReport) -> Outcome:
     from mdlzip.cli.show import choice_lines, figures_table, ledger_table, sizes_line
-    from mdlzip.report import compress_figures
+    from mdlzip.report import compress_figures, compress_json
 
     name, original = report.source, report.original_bytes
     parts = [sizes_line(name, original, report.archive_bytes, report.method)]
@@ -176,12 +176,13 @@ def _show(report: CompressReport, *, to_stderr: bool) -> None:
     parts.append(ledger_table(report.ledger, original))
     if report.method == "learned":
         parts.append(figures_table(compress_figures(report)))
-    result("\n".join(parts), to_stderr=to_stderr)
+    return Outcome(compress_json(report), "\n".join(parts), report.path)
 
 
 def _with_hint(stop: Interrupted, switch: StopSwitch) -> Interrupted:
-    """The same error with the way to go on and the exit code of the signal that caused it."""
-    hinted = Interrupted(f"{stop}; run the same command with --resume to go on")
+    """The same error with the way to go on, if there is one, and the exit code of the signal."""
+    hint = "" if "--resume" in str(stop) or not switch.has_checkpoint else _HINT
+    hinted = Interrupted(f"{stop}{hint}")
     if switch.received is not None:
         hinted.exit_code = 128 + switch.received
     return hinted

@@ -1,49 +1,111 @@
-"""What the user sees: results on stdout, everything else on stderr, errors in one line."""
+"""What the user sees: results on stdout, everything else on stderr, errors in one line.
+
+Text from outside (names, messages of libraries) is escaped where it does not print as itself. With
+`--progress json` each line on stderr is one JSON object: {"schema": 1, "event": KIND, ...}, where
+KIND is progress, remark, error, result or stopping.
+"""
 
 from __future__ import annotations
 
-import functools
-import json
 import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ParamSpec
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import typer
+from mdlzip.cli import streams
+from mdlzip.errors import MdlzipError
+from mdlzip.report import SCHEMA, printable, to_json
 
-from mdlzip.cli.signals import Cancelled
-from mdlzip.errors import Interrupted, MdlzipError
-
-P = ParamSpec("P")
 RIGHT = ">"
 LEFT = "<"
+_events = False
+
+
+class ReportLost(MdlzipError):
+    """A result could not be printed."""
+
+
+def speak_events(wanted: bool) -> None:
+    """Whether stderr carries JSON lines from now on, those of Python's warnings included."""
+    global _events
+    _events = wanted
+    if wanted:
+        warnings.showwarning = lambda message, *_, **__: info(str(message))
+
+
+def speaks_events() -> bool:
+    """Whether stderr carries JSON lines."""
+    return _events
 
 
 def result(text: str, *, to_stderr: bool = False) -> None:
-    """Print a result; to stderr only when stdout carries the data itself."""
-    print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    """Print a result; to stderr only when stdout carries the data itself. Raises ReportLost."""
+    text = "\n".join(map(printable, text.split("\n"))) + "\n"
+    try:
+        streams.write(sys.stderr if to_stderr else sys.stdout, text)
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        where = "standard error" if to_stderr else "standard output"
+        raise ReportLost(f"cannot write to {where}: {streams.why(problem)}") from problem
 
 
-def result_json(value: object) -> None:
-    """Print a result as JSON, two spaces deep, non-ASCII kept."""
-    result(json.dumps(value, indent=2, ensure_ascii=False))
+def result_json(value: object, *, to_stderr: bool = False) -> None:
+    """Print a result as JSON: two spaces deep, or one line among the JSON lines of stderr."""
+    result(to_json(value, indent=None if to_stderr and _events else 2), to_stderr=to_stderr)
 
 
 def info(text: str, *, quiet: bool = False) -> None:
     """Print a remark to stderr unless the user asked for silence."""
-    if not quiet:
-        print(text, file=sys.stderr, flush=True)
+    if quiet:
+        return
+    if _events:
+        event("remark", text=text)
+    else:
+        to_stderr(printable(text))
 
 
-def error(text: str) -> None:
-    """Print an error in one line, `mdlzip:` first, as the other compressors do."""
-    line = " ".join(text.split())
+def error(text: str, *, exit_code: int, file: str | None = None, trace: str = "") -> None:
+    """Print an error in one line, `mdlzip:` first, as the other compressors do.
+
+    file: the FILE that it is about; the line begins with its name. trace: a traceback, "" for none.
+    """
+    if _events:
+        more = {"traceback": trace} if trace else {}
+        event("error", file=file, error=text, exit_code=exit_code, **more)
+        return
+    if file and not text.startswith((f"{file}: ", f"{file} ")):
+        text = f"{file}: {text}"
+    to_stderr(f"{_red('mdlzip:')} {printable(text)}")
+    if trace:
+        to_stderr("\n".join(map(printable, trace.split("\n"))))
+
+
+def event(kind: str, **values: Any) -> None:
+    """Print one JSON line to stderr."""
+    to_stderr(to_json({"schema": SCHEMA, "event": kind, **values}, indent=None))
+
+
+def to_stderr(line: str) -> None:
+    """Print a line; where nobody takes it, the work goes on and the exit code tells."""
     try:
-        print(f"{_red('mdlzip:')} {line}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # stderr itself is gone; the exit code still tells
+        streams.write(sys.stderr, line + "\n")
+    except (OSError, ValueError):
+        pass
+
+
+def call_out(kind: str, text: str) -> None:
+    """Print a remark from a signal handler, which may have interrupted a write to stderr."""
+    if _events:
+        line = to_json({"schema": SCHEMA, "event": kind, "text": text}, indent=None)
+    else:
+        line = f"mdlzip: {text}"
+    try:
+        below = "\n" if not _events and os.isatty(sys.stderr.fileno()) else ""  # a bar's line
+        os.write(sys.stderr.fileno(), f"{below}{line}\n".encode())
+    except (OSError, ValueError):
+        pass
 
 
 def _red(text: str) -> str:
@@ -60,7 +122,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
 
     align: one of '<' and '>' per column; the default puts the first column left, the rest right.
     """
-    body = [list(row) for row in rows]
+    body = [[printable(cell) for cell in row] for row in rows]
     align = align or LEFT + RIGHT * (len(headers) - 1)
     widths = [max(len(r[i]) for r in [list(headers), *body]) for i in range(len(headers))]
     lines = []
@@ -70,76 +132,14 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], align: str = ""
     return "\n".join(lines)
 
 
-def describe(problem: BaseException) -> tuple[str, int]:
-    """The one line and the exit code for an exception."""
-    if isinstance(problem, Cancelled):
-        return f"stopped by {signal.Signals(problem.signum).name}", 128 + problem.signum
-    if isinstance(problem, MdlzipError):
-        return str(problem) or type(problem).__doc__ or "", problem.exit_code
-    if isinstance(problem, KeyboardInterrupt):
-        return "stopped", 130
-    if isinstance(problem, OSError):
-        name = f"{problem.filename}: " if problem.filename else ""
-        return f"{name}{problem.strerror or problem}", 1
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
-        return "not enough memory; try a smaller --preset, or --device cpu", 1
-    what = f"{type(problem).__name__}: {problem}"
-    return f"unexpected {what}; please report this (-vv shows the traceback)", 1
-
-
-def is_broken_pipe(problem: BaseException | None) -> bool:
-    """Whether the reader of our output has gone away, however deeply that is wrapped."""
-    while problem is not None:
-        if isinstance(problem, BrokenPipeError):
-            return True
-        problem = problem.__cause__ or problem.__context__
-    return False
-
-
-def report_failure(problem: BaseException, *, verbose: int, prefix: str = "") -> int:
-    """Say what went wrong and return the exit code; a closed pipe is nobody's news."""
-    if is_broken_pipe(problem):
-        # whatever is still buffered must not raise again when Python closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-    text, code = describe(problem)
-    error(prefix + text)
-    if verbose >= 2:
-        traceback.print_exception(problem, file=sys.stderr)
-    return code
-
-
-def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Wrap a command so that it ends in an exit code, never in a traceback (save with -vv)."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            code = command(*args, **kwargs) or 0
-            sys.stdout.flush()
-        except (typer.Exit, SystemExit):
-            raise
-        except BaseException as problem:
-            verbose: Any = kwargs.get("verbose", 0)
-            code = report_failure(problem, verbose=int(verbose))
-        raise typer.Exit(code)
-
-    return run
-
-
-def for_each(files: Sequence[str], action: Callable[[str], None], *, verbose: int) -> int:
-    """Run `action` on every file, going on after errors; the first error's code is returned.
-
-    A signal, an interruption or a closed pipe ends the whole run.
-    """
-    first = 0
-    for file in files:
-        try:
-            action(file)
-        except (MdlzipError, OSError) as problem:
-            if isinstance(problem, Interrupted) or is_broken_pipe(problem):
-                raise
-            prefix = "" if str(problem).startswith(file) else f"{file}: "
-            code = report_failure(problem, verbose=verbose, prefix=prefix)
-            first = first or code
-    return first
+def wants_events(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON lines; known before it is parsed, for its own errors."""
+    mode = ""
+    for i, word in enumerate(words):
+        if word == "--":
+            break
+        if word == "--progress":
+            mode = "".join(words[i + 1 : i + 2])
+        elif word.startswith("--progress="):
+            mode = word.partition("=")[2]
+    return mode == "json"

@@ -2,52 +2,80 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, result
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.call_files import CallFiles
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.terminal import STDIO, check_input, check_output, destination, single_destination
-from mdlzip.cli.values import check_exclusive, parse_size
+from mdlzip.cli.terminal import (
+    STDIO,
+    check_input,
+    check_output,
+    destination,
+    files_or_stdin,
+    single_destination,
+)
+from mdlzip.report import decompress_json, printable
 
 
 @guarded
 def decompress(
-    files: opt.Files,
+    files: opt.Files = None,
+    *,
     output: opt.Output = None,
     stdout: opt.Stdout = False,
+    name: Annotated[
+        bool,
+        typer.Option(
+            "--name",
+            "-N",
+            help="Take the stored name even if it is hidden, begins with a dash or holds "
+            "invisible characters.",
+        ),
+    ] = False,
     force: opt.Force = False,
-    keep: opt.Keep = False,
-    remove: opt.Remove = False,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    source: opt.Source,
+    machine: opt.Decoding,
+    display: opt.Display,
 ) -> int:
     """Give the original back, bit for bit, with its name, mode and time."""
     from mdlzip import codec
 
-    check_exclusive({"--keep": keep or None, "--rm": remove or None})
+    files = files_or_stdin(files)
     target = destination(files, output, stdout=stdout, joined=True)
-    limit = parse_size(memory)
+    where = machine.chosen()
+    seen = CallFiles(files)
+    to_stdout = single_destination(files[0], target) == STDIO
+    batch = Batch(files, display, to_stderr=to_stdout)
 
-    def one(file: str) -> None:
+    def one(file: str) -> Outcome:
         dst = single_destination(file, target)
+        if dst != STDIO:
+            seen.begin(file)
         check_input(file, archive=True)
         check_output(dst, force=force)
-        with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
+        with (
+            StopSwitch().installed(),
+            make_progress(display.progress, quiet=display.quiet) as show,
+        ):
             report = codec.decompress(
                 file,
                 dst,
                 force=force,
-                memory=limit,
-                device=device,
-                threads=threads,
+                stored_name=name,
                 on_progress=show,
-                remove_source=remove,
+                remove_source=source.remove,
+                check_target=seen.check,
+                **where,
             )
-        if not quiet and dst != STDIO:
-            result(f"{file}: {report.original_bytes:,} bytes -> {report.path}")
+        text = (
+            f"{printable(file)}: {report.original_bytes:,} bytes -> {printable(str(report.path))}"
+        )
+        return Outcome(decompress_json(report), "" if dst == STDIO else text, report.path)
 
-    return for_each(files, one, verbose=verbose)
+    return batch.run(one)

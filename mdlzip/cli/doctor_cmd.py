@@ -10,7 +10,8 @@ from functools import partial
 
 from mdlzip import __version__
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, result, result_json, table
+from mdlzip.cli.console import result, result_json, table
+from mdlzip.cli.failures import guarded
 from mdlzip.process.cores import usable_cores
 from mdlzip.process.kernels import kernel_names
 

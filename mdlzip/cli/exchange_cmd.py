@@ -8,72 +8,81 @@ from typing import Annotated
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, result
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.show import ledger_table, sizes_line
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.terminal import STDIO, check_input, check_output
-from mdlzip.cli.values import parse_size
+from mdlzip.cli.terminal import STDIO, check_input, check_output, single_destination
+from mdlzip.cli.values import parse_path, parse_size
+from mdlzip.report import compress_json, printable
 
 
 @guarded
 def export_weights(
     archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A learned archive.")],
+    *,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT", help="The safetensors file to write."),
+        str,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="The safetensors file to write; - is stdout."
+        ),
     ],
     force: opt.Force = False,
     memory: opt.Memory = "2GiB",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    allow_slow: opt.AllowSlow = False,
+    voice: opt.Voice,
 ) -> int:
     """Write the weights as NAME.indices, NAME.values and NAME.scale, for any reader."""
     from mdlzip import codec
 
-    check_input(archive, archive=True)
-    with StopSwitch().installed():
-        codec.export_weights(archive, output, force=force, memory=parse_size(memory))
-    if not quiet:
-        result(f"{archive}: weights -> {output}")
-    return 0
+    limit = parse_size(memory)
+
+    def one(file: str) -> Outcome:
+        check_input(file, archive=True)
+        check_output(output, force=force)
+        with StopSwitch().installed():
+            codec.export_weights(file, output, force=force, memory=limit, allow_slow=allow_slow)
+        made = None if output == STDIO else output
+        text = f"{printable(file)}: weights -> {printable(output)}"
+        return Outcome({"file": file, "output": made}, text, made)
+
+    return Batch([archive], voice, to_stderr=output == STDIO).run(one)
 
 
 @guarded
 def import_weights(
-    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", help="A safetensors file.")],
+    weights: Annotated[
+        Path,
+        typer.Argument(parser=parse_path, metavar="WEIGHTS", help="A safetensors file."),
+    ],
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file to code with them.")],
+    *,
     output: opt.Output = None,
     force: opt.Force = False,
     form: opt.Weights = "coded",
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Decode and compare before naming.")
-    ] = True,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    verify: opt.Verify = True,
+    machine: opt.Machine,
+    display: opt.Display,
 ) -> int:
     """Code FILE with weights that are there already; nothing is trained."""
     from mdlzip import codec
 
-    dst = STDIO if file == STDIO and output is None else output
-    check_output(dst, force=force)
-    options = codec.CompressOptions(
-        fallback=False,
-        verify=verify,
-        force=force,
-        weights=form,
-        device=device,
-        threads=threads,
-        memory=parse_size(memory),
+    dst = single_destination(file, output)
+    options = opt.compress_options(
+        machine, fallback=False, verify=verify, force=force, weights=form
     )
-    with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
-        report = codec.import_weights(weights, file, dst, options, on_progress=show)
-    if not quiet:
-        line = sizes_line(file, report.original_bytes, report.archive_bytes, report.method)
-        result(line, to_stderr=dst == STDIO)
-        result(ledger_table(report.ledger, report.original_bytes), to_stderr=dst == STDIO)
-    return 0
+
+    def one(file: str) -> Outcome:
+        check_input(file, archive=False)
+        check_output(dst, force=force)
+        with (
+            StopSwitch().installed(),
+            make_progress(display.progress, quiet=display.quiet) as show,
+        ):
+            report = codec.import_weights(weights, file, dst, options, on_progress=show)
+        text = sizes_line(file, report.original_bytes, report.archive_bytes, report.method)
+        text += "\n" + ledger_table(report.ledger, report.original_bytes)
+        return Outcome(compress_json(report), text, report.path)
+
+    return Batch([file], display, to_stderr=dst == STDIO).run(one)

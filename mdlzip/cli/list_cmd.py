@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, result, result_json, table
-from mdlzip.cli.terminal import check_input
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.console import result, table
+from mdlzip.cli.failures import guarded
+from mdlzip.cli.terminal import check_input, files_or_stdin
+from mdlzip.cli.values import parse_size
+from mdlzip.report import printable
 
 if TYPE_CHECKING:
     from mdlzip.codec import ArchiveInfo
@@ -16,30 +20,31 @@ _HEADERS = ("archive", "method", "original", "compressed", "ratio", "bits/byte")
 
 @guarded
 def list_archives(
-    files: opt.Files,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    files: opt.Files = None,
+    *,
+    threads: opt.Threads = None,
+    memory: opt.Memory = "2GiB",
+    voice: opt.Voice,
 ) -> int:
     """Show sizes and method; with -v the ledger, the model and the memory needed to decode."""
     from mdlzip import codec
-    from mdlzip.report import SCHEMA, info_json
+    from mdlzip.report import info_json
 
+    limit = parse_size(memory)
     found: list[tuple[str, ArchiveInfo]] = []
 
-    def one(file: str) -> None:
+    def one(file: str) -> Outcome:
         check_input(file, archive=True)
-        found.append((file, codec.inspect(file)))
+        info = codec.inspect(file, memory=limit, threads=threads)
+        found.append((file, info))
+        return Outcome(info_json(file, info))
 
-    code = for_each(files, one, verbose=verbose)
-    if as_json:
-        archives = [info_json(file, info) for file, info in found]
-        result_json({"schema": SCHEMA, "archives": archives})
-    elif found and not quiet:
+    code = Batch(files_or_stdin(files), voice, key="archives").run(one)
+    if found and not voice.as_json and not voice.quiet:
         result(table(_HEADERS, [_row(file, info) for file, info in found], "<<>>>>"))
-        if verbose:
+        if voice.verbose:
             for file, info in found:
-                result(f"\n{file}\n{_details(info)}")
+                result(f"\n{printable(file)}\n{_details(info)}")
     return code
 
 
@@ -59,7 +64,13 @@ def _details(info: ArchiveInfo) -> str:
         parts.append(figures_table(info_figures(info)))
         parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
     if info.name is not None:
-        parts.append(f"name: {info.name}")
+        parts.append(f"name: {printable(info.name)}")
     parts.append(f"sha256 of the original: {info.sha256}")
-    parts.append(f"memory to decode: {info.decode_memory_bytes / 2**20:,.0f} MiB")
+    need = f"memory to decode: {-(-info.decode_memory_bytes // 2**20):,} MiB"
+    if info.decode_threads is not None:
+        need += f" with {info.decode_threads} thread" + "s" * (info.decode_threads > 1)
+    parts.append(need)
+    if info.decode_operations is not None:
+        each = info.decode_operations / info.original_bytes
+        parts.append(f"work to decode: {info.decode_operations:.2g} operations, {each:.2g} a byte")
     return "\n".join(p for p in parts if p)

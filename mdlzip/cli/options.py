@@ -1,62 +1,59 @@
-"""Options that several commands share, as annotated types; typer builds the parser from them."""
+"""Options that several commands share; typer builds the parser and the help from them.
+
+Single options are annotated types. Those that belong together are dataclasses, which a command
+takes as one parameter (`cli.bundles`); the ones that say how to compress also know their part of
+`CompressOptions`, so that each option is named, checked and translated in one place.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdlzip.cli.progress import check_mode
+from mdlzip.cli.values import (
+    check_device,
+    check_exclusive,
+    parse_duration,
+    parse_path,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from mdlzip.codec import CompressOptions
+
 Files = Annotated[
-    list[str],
-    typer.Argument(metavar="FILE...", help="One or more files; - reads standard input."),
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        show_default=False,
+        help="One or more files; - or none reads standard input.",
+    ),
 ]
+RegularFiles = Annotated[list[str], typer.Argument(metavar="FILE...", help="Regular files.")]
 Output = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar="OUT", help="Output file (one FILE)."),
 ]
-Stdout = Annotated[
+Stdout = Annotated[bool, typer.Option("--stdout", "-c", help="Write to standard output.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite; allow a terminal.")]
+Verify = Annotated[
     bool,
-    typer.Option("--stdout", "-c", help="Write to standard output."),
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", "-f", help="Overwrite; allow a terminal."),
-]
-Keep = Annotated[
-    bool,
-    typer.Option("--keep", "-k", help="Keep the source (the default)."),
-]
-Remove = Annotated[
-    bool,
-    typer.Option("--rm", help="Remove the source after success."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Verbose = Annotated[
-    int,
     typer.Option(
-        "--verbose",
-        "-v",
-        count=True,
-        help="Print more; -vv shows tracebacks.",
+        "--verify/--no-verify",
+        help="Decode the archive and compare before it gets its name.",
     ),
 ]
-ProgressMode = Annotated[
+Weights = Annotated[
     str,
     typer.Option(
-        "--progress",
-        metavar="MODE",
-        help="auto, always, never or json (lines on stderr).",
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        metavar="NAME",
-        envvar="MDLZIP_DEVICE",
-        help="auto, cpu or cuda.",
+        "--weights",
+        metavar="FORM",
+        help="coded, or coo for the plain form the paper counts.",
     ),
 ]
 Threads = Annotated[
@@ -75,96 +72,227 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="Most memory that decoding may need, such as 512MiB or 8GiB.",
+        help="Most memory that decoding may need, such as 512MiB, 2G or 1.5GiB.",
     ),
 ]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        metavar="TIME",
-        help="Time for the whole job, such as 90s, 10m or 1h30m.",
-    ),
-]
-Level = Annotated[
-    int | None,
-    typer.Option(
-        "--level",
-        min=1,
-        max=9,
-        metavar="N",
-        help="Effort from 1 to 9 in place of a budget; also as -1 to -9.",
-    ),
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        min=0,
-        metavar="N",
-        help="Training steps in place of a budget; the same on every machine.",
-    ),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option("--preset", metavar="NAME", help="Named model size."),
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="TOML", help="Settings laid over the preset."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="One setting laid over all others; may be repeated.",
-    ),
-]
-ChunkSize = Annotated[
+Device = Annotated[
     str,
-    typer.Option(
-        "--chunk-size",
-        metavar="SIZE",
-        help="Bytes predicted from one another alone.",
-    ),
+    typer.Option("--device", metavar="NAME", envvar="MDLZIP_DEVICE", help="auto, cpu or cuda."),
 ]
-GroupChunks = Annotated[
-    int | None,
-    typer.Option(
-        "--group-chunks",
-        min=1,
-        metavar="N",
-        help="Chunks per group, the unit of random access. [default: about 64 KiB]",
-    ),
-]
-Method = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        metavar="NAME",
-        help="l0 method: rl1, drr, drr-o, pmmp, fpp, admm or none. [default: the preset's]",
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        "--weights",
-        metavar="FORM",
-        help="coded, or coo for the plain form the paper counts.",
-    ),
-]
-Seed = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[
     int,
-    typer.Option("--seed", min=0, metavar="N", help="Seed of everything random."),
+    typer.Option("--verbose", "-v", count=True, help="Print more; -vv shows tracebacks."),
 ]
-StudyFolder = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="DIR", help="Folder for the runs, tables and plots."),
+ProgressMode = Annotated[
+    str,
+    typer.Option(
+        "--progress",
+        metavar="MODE",
+        help="auto, always, never or json (lines on stderr).",
+    ),
 ]
-StudyResume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the runs that DIR holds already.")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What is printed."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = 0
+
+
+@dataclass(frozen=True)
+class Display(Voice):
+    """What is printed, also meanwhile. Raises UsageError for an unknown mode of progress."""
+
+    progress: ProgressMode = "auto"
+
+    def __post_init__(self) -> None:
+        check_mode(self.progress)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What becomes of the source. Raises UsageError for a contradiction."""
+
+    keep: Annotated[bool, typer.Option("--keep", "-k", help="Keep the source (the default).")] = (
+        False
+    )
+    remove: Annotated[bool, typer.Option("--rm", help="Remove the source after success.")] = False
+
+    def __post_init__(self) -> None:
+        check_exclusive({"--keep": self.keep or None, "--rm": self.remove or None})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to compute. Raises UsageError for a device that is unknown or not there."""
+
+    device: Device = "auto"
+    threads: Threads = None
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+
+    def chosen(self) -> Mapping[str, Any]:
+        """Fields of `CompressOptions`; also keywords of the functions that decode."""
+        return {"device": self.device, "threads": self.threads}
+
+
+@dataclass(frozen=True)
+class Machine(Place):
+    """Where to compute and how much memory decoding may take."""
+
+    memory: Memory = "2GiB"
+
+    def chosen(self) -> Mapping[str, Any]:
+        """As `Place.chosen`, with memory in bytes."""
+        return {**super().chosen(), "memory": parse_size(self.memory)}
+
+
+AllowSlow = Annotated[
+    bool,
+    typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
 ]
-Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, metavar="N", help="Runs of each setting, seeds 0..N-1.")
-]
+
+
+@dataclass(frozen=True)
+class Decoding(Machine):
+    """As `Machine`, for reading archives that may come from anyone."""
+
+    allow_slow: AllowSlow = False
+
+    def chosen(self) -> Mapping[str, Any]:
+        """As `Machine.chosen`."""
+        return {**super().chosen(), "allow_slow": self.allow_slow}
+
+
+@dataclass(frozen=True)
+class CpuPlace(Place):
+    """As `Place`, for work that a GPU does not make faster."""
+
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to train. Raises UsageError for more than one answer."""
+
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="Time for the whole job, such as 90s, 10m, 1h30m or 1d.",
+        ),
+    ] = None
+    level: Annotated[
+        int | None,
+        typer.Option(
+            "--level",
+            min=1,
+            max=9,
+            metavar="N",
+            help="Effort from 1 to 9 in place of a budget; also as -1 to -9.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            metavar="N",
+            help="Training steps in place of a budget; the same on every machine.",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_exclusive({"--budget": self.budget, "--level": self.level, "--steps": self.steps})
+
+    def chosen(self) -> Mapping[str, Any]:
+        """Fields of `CompressOptions`."""
+        budget_s = None if self.budget is None else parse_duration(self.budget)
+        return {"budget_s": budget_s, "level": self.level, "steps": self.steps}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train."""
+
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="Named model size.")
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", parser=parse_path, metavar="TOML", help="Settings laid over the preset."
+        ),
+    ] = None
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting laid over all others; may be repeated.",
+        ),
+    ] = None
+    chunk_size: Annotated[
+        str,
+        typer.Option(
+            "--chunk-size", metavar="SIZE", help="Bytes predicted from one another alone."
+        ),
+    ] = "512"
+
+    def chosen(self) -> Mapping[str, Any]:
+        """Fields of `CompressOptions`."""
+        return {
+            "preset": self.preset,
+            "config_file": self.config,
+            "overrides": tuple(self.overrides or ()),
+            "chunk_size": parse_size(self.chunk_size),
+        }
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    """What to train, and how to cut and to draw."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="l0 method: rl1, drr, drr-o, pmmp, fpp, admm or none. [default: the preset's]",
+        ),
+    ] = None
+    group_chunks: Annotated[
+        int | None,
+        typer.Option(
+            "--group-chunks",
+            min=1,
+            metavar="N",
+            help="Chunks per group, the unit of random access. [default: about 64 KiB]",
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")
+    ] = 0
+
+    def chosen(self) -> Mapping[str, Any]:
+        """Fields of `CompressOptions`."""
+        more = {"method": self.method, "group_chunks": self.group_chunks, "seed": self.seed}
+        return {**super().chosen(), **more}
+
+
+def compress_options(
+    *bundles: Effort | Settings | Place,
+    **more: Any,
+) -> CompressOptions:
+    """The codec's options from the bundles of a command and its own fields."""
+    from mdlzip.codec import CompressOptions
+
+    fields = {name: value for bundle in bundles for name, value in bundle.chosen().items()}
+    return CompressOptions(**fields, **more)

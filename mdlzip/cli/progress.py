@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from mdlzip.cli.console import event, speaks_events, to_stderr
 from mdlzip.errors import UsageError
+from mdlzip.report import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -37,10 +39,15 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-def make_progress(mode: str, *, quiet: bool) -> Progress:
-    """The display for `--progress MODE`; `-q` silences all but what was asked for by name."""
+def check_mode(mode: str) -> None:
+    """UsageError unless `mode` is one of MODES."""
     if mode not in MODES:
         raise UsageError(f"--progress {mode}: choose one of {', '.join(MODES)}")
+
+
+def make_progress(mode: str, *, quiet: bool) -> Progress:
+    """The display for `--progress MODE`; `-q` silences all but what was asked for by name."""
+    check_mode(mode)
     if mode == "json":
         return JsonProgress()
     if mode == "never" or (quiet and mode == "auto"):
@@ -49,6 +56,18 @@ def make_progress(mode: str, *, quiet: bool) -> Progress:
     if mode == "always" or (sys.stderr.isatty() and not dumb):
         return BarProgress(force=mode == "always")
     return PlainProgress()
+
+
+def warn(show: Progress, text: str, *, quiet: bool) -> None:
+    """Tell of something that went wrong without harm, as a line of its own above any bar."""
+    if speaks_events():
+        event("warning", message=text)
+    elif not quiet:
+        line = f"warning: {text}"
+        if type(show) is NoProgress:
+            to_stderr(f"mdlzip: {printable(line)}")
+        else:
+            show(PLAN, 0, 0, line)
 
 
 class NoProgress:
@@ -106,11 +125,11 @@ class PlainProgress(NoProgress):
         self._print(", ".join(p for p in parts if p))
 
     def _print(self, text: str) -> None:
-        print(f"mdlzip: {text}", file=sys.stderr, flush=True)
+        to_stderr(f"mdlzip: {printable(text)}")
 
 
 class JsonProgress(NoProgress):
-    """One JSON object a line: schema, phase, done, total, eta_s (or null), note."""
+    """One JSON object a line: schema, event, phase, done, total, eta_s (or null), note."""
 
     def __init__(self, interval_s: float = JSON_INTERVAL_S) -> None:
         self._interval_s = interval_s
@@ -126,8 +145,7 @@ class JsonProgress(NoProgress):
             return
         self._last = (phase, now)
         eta = None if left is None else round(left, 1)
-        event = {"schema": 1, "phase": phase, "done": done, "total": total, "eta_s": eta}
-        print(json.dumps({**event, "note": note}), file=sys.stderr, flush=True)
+        event("progress", phase=phase, done=done, total=total, eta_s=eta, note=note)
 
 
 class BarProgress(NoProgress):
@@ -167,10 +185,15 @@ class BarProgress(NoProgress):
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.stop()
 
     def __call__(self, phase: str, done: float, total: float, note: str) -> None:
-        """Move the bar; a new phase gets a new bar."""
+        """Move the bar; a new phase gets a new one. A terminal that is gone is ignored."""
+        with contextlib.suppress(OSError, ValueError):
+            self._show(phase, done, total, printable(note))
+
+    def _show(self, phase: str, done: float, total: float, note: str) -> None:
         if self._bar is None:  # not before there is something to show
             self._bar = self._start()
         if phase == PLAN:

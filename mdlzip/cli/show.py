@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mdlzip.cli.console import table
-from mdlzip.report import Number, ledger_rows
+from mdlzip.report import Number, ledger_rows, printable
 
 if TYPE_CHECKING:
     from mdlzip.codec.options import CompressReport
@@ -33,6 +33,7 @@ _FIGURE_LINES = (
 
 def sizes_line(name: str, original: int, archive: int, method: str) -> str:
     """One line: what became of a file."""
+    name = printable(name)
     if not original:
         return f"{name}: empty, {archive:,} bytes, {method}"
     share = f"{archive / original:.2%}, {8 * archive / original:.4f} bits per byte"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from mdlzip.cli.console import call_out
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -25,6 +27,7 @@ class StopSwitch:
     def __init__(self) -> None:
         self.received: int | None = None
         self.graceful = False
+        self.has_checkpoint = False  # training has begun, so that --resume may find something
         self._raised = False
 
     def should_stop(self) -> bool:
@@ -34,6 +37,7 @@ class StopSwitch:
     def enter_phase(self, *, graceful: bool) -> None:
         """State whether the work now under way ends in a checkpoint when it is asked to stop."""
         self.graceful = graceful
+        self.has_checkpoint = self.has_checkpoint or graceful
         if self.received is not None and not graceful:
             # the signal came too late for the last checkpoint of training: nothing more to keep
             self._cancel(self.received)
@@ -44,7 +48,7 @@ class StopSwitch:
             os._exit(128 + signum)  # clean-up itself hangs or is too slow for the user
         if self.graceful and self.received is None:
             self.received = signum
-            _say("stopping after a checkpoint; once more stops at once")
+            call_out("stopping", "stopping after a checkpoint; once more stops at once")
             return
         self._cancel(signum)
 
@@ -64,11 +68,3 @@ class StopSwitch:
         finally:
             for s in mine:
                 signal.signal(s, before[s])
-
-
-def _say(text: str) -> None:
-    # os.write: a handler may interrupt a buffered write to the same stream
-    try:
-        os.write(2, f"\nmdlzip: {text}\n".encode())
-    except OSError:
-        pass

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.console import info, result, result_json, table
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.values import check_exclusive, parse_list
+from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.values import finite, parse_list, parse_path, parse_settings
 from mdlzip.errors import UsageError
 from mdlzip.process.cores import usable_cores
 
@@ -24,147 +26,133 @@ if TYPE_CHECKING:
 
 MNIST_NETS = ("lenet-300-100", "lenet-5-caffe")
 
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder with the data.")]
-Methods = Annotated[
-    str,
-    typer.Option("--method", metavar="NAMES", help="l0 methods: rl1, drr, drr-o, pmmp, fpp, admm."),
-]
-Alphas = Annotated[
-    str | None,
-    typer.Option(
-        "--alpha", metavar="LIST", help="Strengths, such as 1e-5,2e-5. [default: of net and method]"
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        "--epochs",
-        min=1,
-        metavar="N",
-        help="Epochs of regularised training; all else in proportion. [default: of the net]",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated."),
+Data = Annotated[
+    Path, typer.Option("--data", parser=parse_path, metavar="DIR", help="Folder with the data.")
 ]
 
 
 @dataclass(frozen=True)
-class _Call:
-    """The options that the three commands share, as they were given."""
+class Runs:
+    """Which runs are made."""
 
-    methods: str
-    alphas: str | None
-    seeds: int
-    epochs: int | None
-    settings: list[str] | None
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--method", metavar="NAMES", help="l0 methods: rl1, drr, drr-o, pmmp, fpp, admm."
+        ),
+    ] = "rl1,drr"
+    alphas: Annotated[
+        str | None,
+        typer.Option(
+            "--alpha",
+            metavar="LIST",
+            help="Strengths, such as 1e-5,2e-5. [default: of net and method]",
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            metavar="N",
+            help="Epochs of regularised training; all else in proportion. [default: of the net]",
+        ),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the three commands share, as it was given."""
+
+    data: Path
     output: Path
-    resume: bool
-    force: bool
-    threads: int | None
-    device: str
-    as_json: bool
-    progress: str
-    quiet: bool
+    seeds: int
+    runs: Runs
+    log: Log
+    place: opt.Place
+    display: opt.Display
 
 
 @guarded
 def mnist(
+    *,
     data: Data,
-    output: opt.StudyFolder = Path("study-mnist"),
+    output: Folder = Path("study-mnist"),
     net: Annotated[
         str, typer.Option("--net", metavar="NAME", help=f"{' or '.join(MNIST_NETS)}.")
     ] = MNIST_NETS[0],
-    methods: Methods = "rl1,drr",
-    alphas: Alphas = None,
-    seeds: opt.Seeds = 3,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    resume: opt.StudyResume = False,
-    force: opt.Force = False,
-    device: opt.Device = "cpu",
-    threads: opt.Threads = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    runs: Runs,
+    seeds: Seeds = 3,
+    log: Log,
+    place: opt.CpuPlace,
+    display: opt.Display,
 ) -> None:
     """Table 6 and Fig. 8 (a, b): LeNets on MNIST. DIR holds the four idx files, plain or .gz."""
     if net not in MNIST_NETS:
         raise UsageError(f"--net {net}: choose one of {', '.join(MNIST_NETS)}")
-    from mdlzip.studies.classifiers.datasets import load_mnist
+    call = _Call(data, output, seeds, runs, log, place, display)
 
-    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
-                 as_json, progress, quiet)  # fmt: skip
-    _study(net, call, _in_memory(net, data, load_mnist))
+    def read(folder: Path) -> tuple[Any, Any]:
+        from mdlzip.studies.classifiers.datasets import load_mnist
+
+        return load_mnist(folder)
+
+    _study(net, call, _in_memory(net, data, read))
 
 
 @guarded
 def cifar(
+    *,
     data: Data,
-    output: opt.StudyFolder = Path("study-cifar"),
-    methods: Methods = "rl1,drr",
-    alphas: Alphas = None,
-    seeds: opt.Seeds = 3,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    resume: opt.StudyResume = False,
-    force: opt.Force = False,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    output: Folder = Path("study-cifar"),
+    runs: Runs,
+    seeds: Seeds = 3,
+    log: Log,
+    place: opt.Place,
+    display: opt.Display,
 ) -> None:
     """Table 1 and Fig. 1b: VGG-16-512 on CIFAR-10. DIR holds the files of the binary version."""
-    from mdlzip.studies.classifiers.datasets import load_cifar10
+    call = _Call(data, output, seeds, runs, log, place, display)
 
-    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
-                 as_json, progress, quiet)  # fmt: skip
-    _study("vgg-16-512", call, _in_memory("vgg-16-512", data, load_cifar10))
+    def read(folder: Path) -> tuple[Any, Any]:
+        from mdlzip.studies.classifiers.datasets import load_cifar10
+
+        return load_cifar10(folder)
+
+    _study("vgg-16-512", call, _in_memory("vgg-16-512", data, read))
 
 
 @guarded
 def imagenet(
+    *,
     data: Data,
-    output: opt.StudyFolder = Path("study-imagenet"),
+    output: Folder = Path("study-imagenet"),
     size: Annotated[
         int, typer.Option("--size", metavar="PIXELS", help="Side of the images after the crop.")
     ] = 224,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=0,
-            metavar="N",
-            help="Processes that read images. [default: one per usable core]",
-        ),
-    ] = None,
-    methods: Methods = "rl1,drr",
-    alphas: Alphas = None,
-    seeds: opt.Seeds = 1,
-    epochs: Epochs = None,
-    settings: Settings = None,
-    resume: opt.StudyResume = False,
-    force: opt.Force = False,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+        int, typer.Option("--workers", min=0, metavar="N", help="Processes that read images.")
+    ] = 8,
+    runs: Runs,
+    seeds: Seeds = 1,
+    log: Log,
+    place: opt.Place,
+    display: opt.Display,
 ) -> None:
     """Table 2: ResNet-50 on ImageNet. DIR holds train/CLASS/*.jpeg and val/CLASS/*.jpeg."""
-    from mdlzip.studies.classifiers.imagenet import folder_problem
-
-    call = _Call(methods, alphas, seeds, epochs, settings, output, resume, force, threads, device,
-                 as_json, progress, quiet)  # fmt: skip
+    call = _Call(data, output, seeds, runs, log, place, display)
 
     readers = usable_cores() if workers is None else workers
 
     def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
+        from mdlzip.studies.classifiers.imagenet import folder_problem
+
         def problem(seed: int) -> Problem:
             return folder_problem("resnet-50", data, recipe, seed, size=size, workers=readers)
 
@@ -178,9 +166,10 @@ def _in_memory(
     net: str, data: Path, read: Callable[[Path], tuple[Any, Any]]
 ) -> Callable[[Recipe, str], Callable[[int], Problem]]:
     """The problems of data that fit in memory, which is read when the recipe is known."""
-    from mdlzip.studies.classifiers.run import memory_problem
 
     def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
+        from mdlzip.studies.classifiers.run import memory_problem
+
         train, test = read(data)
         return lambda seed: memory_problem(net, 10, train, test, recipe, seed, device)
 
@@ -188,43 +177,36 @@ def _in_memory(
 
 
 def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], Problem]]) -> None:
+    methods = tuple(parse_list(call.runs.methods, str, "--method"))
+    alphas = tuple(parse_list(call.runs.alphas, finite, "--alpha"))
+    settings = parse_settings(call.runs.settings, "--set")
+    call.log.check_folder(call.output, [call.data])
+
     from mdlzip.codec.decode import pick_device
     from mdlzip.studies.classifiers.recipes import RECIPES
     from mdlzip.studies.classifiers.sweep import Sweep, run_sweep, write_summary
     from mdlzip.studies.run_log import RunLog
     from mdlzip.training.cpu import settled_cpu
 
-    recipe = RECIPES[net] if call.epochs is None else RECIPES[net].scaled(call.epochs)
-    recipe = recipe.laid_over(_settings(call.settings or []))
-    check_exclusive({"--resume": call.resume or None, "--force": call.force or None})
-    methods = tuple(parse_list(call.methods, str, "--method"))
-    alphas = tuple(parse_list(call.alphas, float, "--alpha"))
-    device = pick_device(call.device)
+    epochs, display = call.runs.epochs, call.display
+    recipe = RECIPES[net] if epochs is None else RECIPES[net].scaled(epochs)
+    recipe = recipe.laid_over(settings)
+    device = pick_device(call.place.device)
     sweep = Sweep(net, recipe, methods, alphas, call.seeds, device)
     with (
-        settled_cpu(call.threads),
+        settled_cpu(call.place.threads),
         StopSwitch().installed(),
-        make_progress(call.progress, quiet=call.quiet) as show,
+        make_progress(display.progress, quiet=display.quiet) as show,
     ):
         problem_of = make(recipe, device)
-        log = RunLog(call.output, resume=call.resume, force=call.force)
+        log = RunLog(call.output, resume=call.log.resume, force=call.log.force)
         runs = run_sweep(sweep, problem_of, log, show)
         found = write_summary(sweep, runs, call.output)
-    if call.as_json:
+    if display.as_json:
         result_json(found)
-    elif not call.quiet:
+    elif not display.quiet:
         _show(found)
-    info(f"written: {call.output}", quiet=call.quiet)
-
-
-def _settings(pairs: list[str]) -> dict[str, str]:
-    changes = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set {pair}: write KEY=VALUE")
-        changes[name.strip()] = value.strip()
-    return changes
+    info(f"written: {call.output}", quiet=display.quiet)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import typer
 
+from mdlzip.cli.short_forms import LeveledCommand
 from mdlzip.cli.study_classifier import cifar, imagenet, mnist
 from mdlzip.cli.study_overhead import overhead
 from mdlzip.cli.study_teacher import teacher_student
 from mdlzip.cli.study_transformer import transformer
 from mdlzip.process.settings import prepare_training
 
-study = typer.Typer(name="study", no_args_is_help=True, rich_markup_mode=None)
+study = typer.Typer(
+    name="study",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Reproduce the studies of the paper: runs as JSON lines, tables, plots.",
+)
 
 
 @study.callback()
@@ -19,7 +25,7 @@ def prepare() -> None:
     prepare_training(fixed_steps=True)
 
 
-study.command("transformer")(transformer)
+study.command("transformer", cls=LeveledCommand)(transformer)
 study.command("mnist")(mnist)
 study.command("cifar")(cifar)
 study.command("imagenet")(imagenet)

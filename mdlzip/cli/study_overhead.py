@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, result, result_json, table
+from mdlzip.cli.console import result, result_json, table
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.values import parse_list, parse_size
+from mdlzip.cli.values import parse_list, parse_path
 
 if TYPE_CHECKING:
     from mdlzip.studies.overhead import Overhead
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @guarded
 def overhead(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A regular file.")],
+    file: Annotated[
+        Path, typer.Argument(parser=parse_path, metavar="FILE", help="A regular file.")
+    ],
+    *,
     methods: Annotated[
         str,
         typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,pmmp."),
@@ -28,40 +32,25 @@ def overhead(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, metavar="N", help="Turns of 5 steps a method.")
     ] = 40,
-    preset: opt.Preset = None,
-    config: opt.ConfigFile = None,
-    overrides: opt.Overrides = None,
-    chunk_size: opt.ChunkSize = "512",
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    settings: opt.Settings,
+    place: opt.Place,
+    display: opt.Display,
 ) -> int:
     """Time training steps on FILE with each l0 method and without, in turn."""
-    from mdlzip.codec import CompressOptions
     from mdlzip.corpus import open_corpus
     from mdlzip.studies.overhead import measure_overhead
 
-    options = CompressOptions(
-        preset=preset,
-        config_file=config,
-        overrides=tuple(overrides or ()),
-        chunk_size=parse_size(chunk_size),
-        device=device,
-        threads=threads,
-    )
+    options = opt.compress_options(settings, place)
     names = parse_list(methods, str, "--method")
     with (
         open_corpus(file) as corpus,
         StopSwitch().installed(),
-        make_progress(progress, quiet=quiet) as show,
+        make_progress(display.progress, quiet=display.quiet) as show,
     ):
-        found = measure_overhead(corpus.data, names, options, rounds, show)
-    if as_json:
+        found = measure_overhead(corpus, names, options, rounds, show)
+    if display.as_json:
         result_json({"schema": 1, "file": file.name, "rounds": rounds, **asdict(found)})
-    elif not quiet:
+    elif not display.quiet:
         _show(found)
     return 0
 

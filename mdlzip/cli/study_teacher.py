@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.console import info, result, result_json, table
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.errors import UsageError
+from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.values import finite, parse_list
 from mdlzip.process.cores import thread_count
 
-T = TypeVar("T", int, float, str)
 _HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
-
-
-def _listed(text: str | None, kind: Callable[[str], T], option: str) -> list[T] | None:
-    """The values of a comma list; None where the option was not given."""
-    if text is None:
-        return None
-    try:
-        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
-    except ValueError:
-        raise UsageError(f"{option} {text}: numbers with commas between them") from None
 
 
 @guarded
 def teacher_student(
-    output: opt.StudyFolder = Path("study-teacher-student"),
-    resume: opt.StudyResume = False,
-    force: opt.Force = False,
-    seeds: opt.Seeds = 5,
+    *,
+    output: Folder = Path("study-teacher-student"),
+    log: Log,
+    seeds: Seeds = 5,
     alphas: Annotated[
         int, typer.Option("--alphas", min=2, metavar="N", help="Penalty strengths per method.")
     ] = 10,
@@ -71,40 +61,39 @@ def teacher_student(
             help="Runs at a time, one CPU thread each. [default: all cores]",
         ),
     ] = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    display: opt.Display,
 ) -> int:
     """Train students under l0 penalties; description lengths beside Table 5 of the paper.
 
     Writes runs.jsonl, table5.json and figures 1a, 4 and 5 to DIR. A stopped study keeps its
     finished runs; --resume makes the missing ones.
     """
+    log.check_folder(output)
+    given: dict[str, Any] = {
+        "sizes": sizes and parse_list(sizes, int, "--n"),
+        "noises": noises and parse_list(noises, finite, "--noise"),
+        "losses": losses and parse_list(losses, str, "--loss"),
+        "methods": methods and parse_list(methods, str, "--methods"),
+        "steps": steps,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+
     from mdlzip.studies import plots
     from mdlzip.studies.students.study import Plan, run_study
 
-    given = {
-        "sizes": _listed(sizes, int, "--n"),
-        "noises": _listed(noises, float, "--noise"),
-        "losses": _listed(losses, str, "--loss"),
-        "methods": _listed(methods, str, "--methods"),
-        "steps": steps,
-    }
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
     workers = thread_count(threads)
-    with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
+    with StopSwitch().installed(), make_progress(display.progress, quiet=display.quiet) as show:
         found = run_study(
-            plan, output, resume=resume, force=force, workers=workers, on_progress=show
+            plan, output, resume=log.resume, force=log.force, workers=workers, on_progress=show
         )
-    if as_json:
+    if display.as_json:
         result_json(found.table)
-    elif not quiet:
+    elif not display.quiet:
         _show(found.table)
     if not plots.available():
-        info("no plots: matplotlib is not installed", quiet=quiet)
-    info(f"written: {output}", quiet=quiet)
+        info("no plots: matplotlib is not installed", quiet=display.quiet)
+    info(f"written: {output}", quiet=display.quiet)
     return 0
 
 

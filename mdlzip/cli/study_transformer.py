@@ -8,16 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import guarded, info, result, result_json, table
+from mdlzip.cli.console import info, result, result_json, table
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.values import check_exclusive, parse_duration, parse_list, parse_size
+from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.values import finite, parse_list, parse_path, parse_size
 from mdlzip.process.settings import prepare_training
 
 
 @guarded
 def transformer(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Regular files.")],
+    files: opt.RegularFiles,
+    *,
     over: Annotated[
         str,
         typer.Option("--over", metavar="NAME", help="alpha, coarseness or chunk-size."),
@@ -42,69 +45,49 @@ def transformer(
             help="Presets to train without regularisation, for comparison.",
         ),
     ] = "",
-    output: opt.StudyFolder = Path("study-transformer"),
-    resume: opt.StudyResume = False,
-    force: opt.Force = False,
-    seeds: opt.Seeds = 1,
-    budget: opt.Budget = None,
-    level: opt.Level = None,
-    steps: opt.Steps = None,
-    preset: opt.Preset = None,
-    config: opt.ConfigFile = None,
-    overrides: opt.Overrides = None,
-    chunk_size: opt.ChunkSize = "512",
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    as_json: opt.Json = False,
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
+    output: Folder = Path("study-transformer"),
+    log: Log,
+    seeds: Seeds = 1,
+    effort: opt.Effort,
+    settings: opt.Settings,
+    place: opt.Place,
+    display: opt.Display,
 ) -> int:
     """Compress FILE many times, varying one setting: loss, model and total bytes; plots.
 
     The budget or the steps are those of each run. Every run is a line of DIR/runs.jsonl; after a
     stop, --resume makes those that are missing.
     """
-    from mdlzip.codec import CompressOptions
     from mdlzip.studies.plots import available
     from mdlzip.studies.run_log import RunLog
     from mdlzip.studies.transformer import Sweep, check_sweep, plot_sweep, run_sweep
 
-    prepare_training(fixed_steps=steps is not None)
-    check_exclusive({"--budget": budget, "--level": level, "--steps": steps})
-    check_exclusive({"--resume": resume or None, "--force": force or None})
     sweep = Sweep(
         over,
-        tuple(parse_list(values, parse_size if over == "chunk-size" else float, "--values")),
+        tuple(parse_list(values, parse_size if over == "chunk-size" else finite, "--values")),
         tuple(parse_list(methods, str, "--method")),
         tuple(parse_list(crosses, str, "--crosses")),
         seeds,
     )
-    options = CompressOptions(
-        budget_s=None if budget is None else parse_duration(budget),
-        level=level,
-        steps=steps,
-        preset=preset,
-        config_file=config,
-        overrides=tuple(overrides or ()),
-        chunk_size=parse_size(chunk_size),
-        device=device,
-        threads=threads,
-    )
-    check_sweep(files, sweep, options)
-    log = RunLog(output, resume=resume, force=force)
+    prepare_training(fixed_steps=effort.steps is not None)
+    options = opt.compress_options(effort, settings, place)
+    paths = [parse_path(file) for file in files]
+    log.check_folder(output, paths)
+    check_sweep(paths, sweep, options)
+    runs_log = RunLog(output, resume=log.resume, force=log.force)
+    quiet = display.quiet
     if not available():
         info("no plots: matplotlib is not installed (pip install 'mdlzip[bench]')", quiet=quiet)
     everything: list[dict[str, Any]] = []
-    for path in files:
-        with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
-            runs = run_sweep(path, sweep, options, log, show)
+    for path in paths:
+        with StopSwitch().installed(), make_progress(display.progress, quiet=quiet) as show:
+            runs = run_sweep(path, sweep, options, runs_log, show)
         everything += runs
         if available():
             plot_sweep(output, runs)
-        if not (as_json or quiet):
+        if not (display.as_json or quiet):
             _show(runs)
-    if as_json:
+    if display.as_json:
         result_json({"schema": 1, "runs": everything})
     return 0
 

@@ -1,31 +1,58 @@
-"""Refusals to pour binary data into a terminal or to read an archive typed by hand."""
+"""What can be known to be wrong with inputs and outputs before any of them is opened."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mdlzip.errors import UsageError
+from mdlzip.cli import streams
+from mdlzip.errors import IsFolder, MdlzipError, OutputExists, UsageError
 
 STDIO = "-"
 
 
+def files_or_stdin(files: list[str] | None) -> list[str]:
+    """The FILEs of a command; standard input where none is given, unless it is a terminal."""
+    if files:
+        return files
+    if not streams.is_closed(0) and sys.stdin.isatty():
+        raise UsageError("no FILE is given, and standard input is a terminal; try --help")
+    return [STDIO]
+
+
 def check_output(path: str | None, *, force: bool) -> None:
-    """Refuse standard output that is a terminal, unless forced."""
-    if path == STDIO and not force and sys.stdout.isatty():
+    """Refuse an empty name, and standard output that is closed or, unless forced, a terminal."""
+    if path == "":
+        raise UsageError("the name of the output is empty")
+    if path != STDIO:
+        return
+    if streams.is_closed(1):
+        raise MdlzipError("standard output is closed: name a file with -o")
+    if not force and sys.stdout.isatty():
         raise UsageError("standard output is a terminal: redirect it, or name a file with -o")
 
 
 def check_input(path: str, *, archive: bool) -> None:
-    """Refuse an archive from a terminal; plain text may be typed."""
-    if path == STDIO and archive and sys.stdin.isatty():
+    """Refuse an empty name, standard input that is closed, an archive typed at a terminal."""
+    if not path:
+        raise UsageError("the name of a FILE is empty")
+    if path != STDIO:
+        return
+    if streams.is_closed(0):
+        raise MdlzipError("standard input is closed: name a FILE")
+    if archive and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: name an archive, or pipe one in")
 
 
 def check_not_folder(path: str) -> None:
     """Refuse a folder, and say what to do instead."""
     if path != STDIO and Path(path).is_dir():
-        raise UsageError(f"{path}: is a folder; pack it: tar c {path} | mdlzip compress - > OUT")
+        folder = shlex.quote(path if not path.startswith("-") else f"./{path}")
+        raise IsFolder(f"{path}: is a folder; pack it: tar c {folder} | mdlzip compress - > OUT")
 
 
 def destination(files: list[str], output: str | None, *, stdout: bool, joined: bool) -> str | None:
@@ -45,3 +72,36 @@ def destination(files: list[str], output: str | None, *, stdout: bool, joined: b
 def single_destination(file: str, output: str | None) -> str | None:
     """The destination of one file: standard input goes to standard output unless told else."""
     return STDIO if file == STDIO and output is None else output
+
+
+def check_study_folder(folder: Path, inputs: Sequence[Path], *, again: bool) -> None:
+    """Everything that can be known to be wrong with the folder of a study before it begins.
+
+    inputs: files and folders that the study reads; again: --resume or --force was given, so that
+    the folder may hold something. Raises UsageError, OutputExists or MdlzipError.
+    """
+    if str(folder) == STDIO:
+        raise UsageError("-o -: a study writes a folder; give its name")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is not a folder")
+    if not folder.exists() and not folder.parent.is_dir():
+        raise UsageError(f"{folder}: the folder {folder.parent} does not exist; create it first")
+    for path in inputs:
+        if _is_within(folder, path) or _is_within(path, folder):
+            raise UsageError(f"{folder}: results and input ({path}) need places of their own")
+    if folder.is_dir() and not again and any(folder.iterdir()):
+        raise OutputExists(f"{folder} exists; --resume goes on with it, --force begins anew")
+    place = folder if folder.is_dir() else folder.parent
+    if not os.access(place, os.W_OK):
+        raise MdlzipError(f"{folder}: cannot write into {place}: permission denied")
+
+
+def _is_within(inner: Path, outer: Path) -> bool:
+    """Whether `inner` is `outer` or lies in it, links followed."""
+    try:
+        there = os.stat(outer)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(there.st_mode):
+        return inner.exists() and os.path.samestat(os.stat(inner), there)
+    return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import for_each, guarded, result
+from mdlzip.cli.batch import Batch, Outcome
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.terminal import check_input
-from mdlzip.cli.values import parse_size
+from mdlzip.cli.terminal import check_input, files_or_stdin
+from mdlzip.report import printable
 
 
 @guarded
-def test(
-    files: opt.Files,
-    device: opt.Device = "auto",
-    threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
-    progress: opt.ProgressMode = "auto",
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
-) -> int:
+def test(files: opt.Files = None, *, machine: opt.Decoding, display: opt.Display) -> int:
     """Decode the archives, compare every checksum, write nothing."""
     from mdlzip import codec
 
-    limit = parse_size(memory)
+    where = machine.chosen()
 
-    def one(file: str) -> None:
+    def one(file: str) -> Outcome:
         check_input(file, archive=True)
-        with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
-            codec.test(file, memory=limit, device=device, threads=threads, on_progress=show)
-        if not quiet:
-            result(f"{file}: OK")
+        with (
+            StopSwitch().installed(),
+            make_progress(display.progress, quiet=display.quiet) as show,
+        ):
+            codec.test(file, on_progress=show, **where)
+        return Outcome({"file": file, "ok": True}, f"{printable(file)}: OK")
 
-    return for_each(files, one, verbose=verbose)
+    return Batch(files_or_stdin(files), display).run(one)

@@ -1,58 +1,120 @@
-"""What users may type where a duration, a size or a short form is expected."""
+"""What users may type where a duration, a size, a list, a path or a device is expected."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from mdlzip.errors import UsageError
 
 T = TypeVar("T")
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?")
-_SIZE = re.compile(r"([0-9]+)(B|[KMGT]iB|[kMGT]B)?")
-_SIZE_UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{letter}iB": 1024**i for i, letter in enumerate("KMGT", 1)},
-    **{f"{letter}B": 1000**i for i, letter in enumerate("kMGT", 1)},
+_NUMBER = r"(?:[0-9]{1,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30})"
+_DURATION_PART = re.compile(rf"({_NUMBER}) *([a-z]+) *")
+_DURATION = re.compile(rf"(?:{_NUMBER} *[a-z]+ *)+")
+_SECONDS = {  # unit: other ways to write it, seconds; the longest first
+    "d": (("day", "days"), 86400),
+    "h": (("hr", "hrs", "hour", "hours"), 3600),
+    "m": (("min", "mins", "minute", "minutes"), 60),
+    "s": (("sec", "secs", "second", "seconds"), 1),
 }
-_VERBS = {"d": "decompress", "t": "test", "l": "list"}
-_LONG_VERBS = {"--decompress": "decompress", "--test": "test", "--list": "list"}
-_LEADING_FLAGS = re.compile(r"-[dtlckfqv]+")
-_LEVEL = re.compile(r"-([ckfqv]*)([1-9])([ckfqv]*)")
+_UNIT = {name: unit for unit, (names, _) in _SECONDS.items() for name in (unit, *names)}
+_SIZE = re.compile(rf"({_NUMBER}) *(?:([kmgtpe])(i?)(b?)|b|bytes?)?")
+_DEVICE = re.compile(r"cuda(:[0-9]{1,4})?")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds meant by `text`, such as 90s, 10m, 1h30m; a number without a unit is refused."""
-    match = _DURATION.fullmatch(text.strip())
-    seconds = 0.0
-    if match and match.group(0):
-        hours, minutes, rest = (float(part or 0) for part in match.groups())
-        seconds = hours * 3600 + minutes * 60 + rest
+    """Seconds meant by `text`: 90s, 10m, 10 min, 1h30m, 1h 30m, 1.5h, 1d; in any letter case.
+
+    Raises UsageError for anything else; a number without a unit too, since minutes and seconds
+    are equally likely to be meant.
+    """
+    typed = text.strip().lower()
+    if re.fullmatch(_NUMBER, typed):
+        raise UsageError(
+            f"{text!r} is not a duration: add the unit, as in {typed}s, {typed}m or {typed}h"
+        )
+    wrong = UsageError(f"{text!r} is not a duration: write 90s, 10m, 1h30m, 1.5h or 1d")
+    if not _DURATION.fullmatch(typed):
+        raise wrong
+    parts = _DURATION_PART.findall(typed)
+    units = [_UNIT.get(name, "") for _, name in parts]
+    if units != [unit for unit in _SECONDS if unit in units]:  # unknown, twice, or out of order
+        raise wrong
+    seconds = sum(float(n) * _SECONDS[unit][1] for (n, _), unit in zip(parts, units, strict=True))
     if not 0 < seconds < math.inf:
-        raise UsageError(f"{text!r} is not a duration: write 90s, 10m or 1h30m")
+        raise wrong
     return seconds
 
 
 def parse_size(text: str) -> int:
-    """Bytes meant by `text`, such as 512, 4KiB, 2GiB or 10MB; junk is refused."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match or int(match.group(1)) == 0:
-        raise UsageError(f"{text!r} is not a size: write 512, 4KiB, 16MiB or 2GiB")
-    return int(match.group(1)) * _SIZE_UNITS[match.group(2) or ""]
+    """Bytes meant by `text`: 512, 4KiB, 4K, 1.5GiB, 2g, 10MB, 4 KiB; in any letter case.
+
+    K, M, G, T, P, E and Ki, KiB, ... are powers of 1024; KB, MB, ... powers of 1000. A fraction
+    of a byte is dropped where there is a unit. Raises UsageError for anything else and for 0.
+    """
+    from fractions import Fraction  # not for --help
+
+    match = _SIZE.fullmatch(text.strip().lower())
+    wrong = UsageError(f"{text!r} is not a size: write 512, 4KiB, 16M, 1.5GiB or 10MB")
+    if not match:
+        raise wrong
+    number, letter, binary, byte = match.groups()
+    exponent = "kmgtpe".index(letter) + 1 if letter else 0
+    exact = Fraction(number) * (1000 if byte and not binary else 1024) ** exponent
+    if exact < 1 or (exact.denominator > 1 and not letter):
+        raise wrong
+    return math.floor(exact)
 
 
 def parse_list(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
-    """The values of a comma list such as 0.5,1,2; empty if `text` is None or empty."""
+    """The values of a comma list such as 0.5,1,2, each once; empty if `text` is None or empty."""
     try:
-        return [kind(part.strip()) for part in (text or "").split(",") if part.strip()]
+        parts = [kind(part.strip()) for part in (text or "").split(",") if part.strip()]
     except ValueError:
         raise UsageError(
             f"{option} {text}: write values with commas between, such as 0.5,1,2"
         ) from None
+    return list(dict.fromkeys(parts))
+
+
+def finite(text: str) -> float:
+    """A number; ValueError for what is none, or infinite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def parse_settings(pairs: Iterable[str] | None, option: str) -> dict[str, str]:
+    """KEY=VALUE texts as a dictionary; later ones win. UsageError for other texts."""
+    settings = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{option} {pair}: write KEY=VALUE")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def parse_path(text: str) -> Path:
+    """`text` as a path; UsageError if it is empty, which would mean the current folder."""
+    if not text:
+        raise UsageError("the name of a file or folder is empty")
+    return Path(text)
+
+
+def check_device(name: str) -> None:
+    """UsageError for a device that does not exist; torch is loaded only to look for a GPU."""
+    if name in ("auto", "cpu"):
+        return
+    if not _DEVICE.fullmatch(name):
+        raise UsageError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
+    from mdlzip.codec.decode import pick_device
+
+    pick_device(name)
 
 
 def check_exclusive(values: Mapping[str, object]) -> None:
@@ -60,49 +122,3 @@ def check_exclusive(values: Mapping[str, object]) -> None:
     given = [name for name, value in values.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other: give one")
-
-
-def expand_short_forms(argv: list[str]) -> list[str]:
-    """`argv` with gzip's habits turned into verbs and options.
-
-    `-d FILE`, `-t`, `-l` (alone, or joined as in `-dc`) at the very start become the verb;
-    `-1` to `-9` (or joined as in `-9k`) become `--level N`. Nothing after `--` is touched.
-    """
-    stop = argv.index("--") if "--" in argv else len(argv)
-    return _levels(_verb(argv[:stop])) + argv[stop:]
-
-
-def _verb(argv: list[str]) -> list[str]:
-    for i, word in enumerate(argv):
-        if word in _LONG_VERBS:
-            return [_LONG_VERBS[word], *argv[:i], *argv[i + 1 :]]
-        if not _LEADING_FLAGS.fullmatch(word):
-            return argv
-        letters = [c for c in word[1:] if c in _VERBS]
-        if len(letters) > 1:
-            raise UsageError(f"{word}: choose one of -d, -t and -l")
-        if letters:
-            rest = word.replace(letters[0], "")
-            left = [rest] if rest != "-" else []
-            return [_VERBS[letters[0]], *argv[:i], *left, *argv[i + 1 :]]
-    return argv
-
-
-def _levels(argv: list[str]) -> list[str]:
-    out: list[str] = []
-    for i, word in enumerate(argv):
-        match = _LEVEL.fullmatch(word)
-        # "--seed -5" is a (bad) value of --seed, not a level; "-k -5" is a level
-        if match and not (i and argv[i - 1].startswith("--") and _takes_value(argv[i - 1])):
-            before, level, after = match.groups()
-            flags = before + after
-            out += ([f"-{flags}"] if flags else []) + ["--level", level]
-        else:
-            out.append(word)
-    return out
-
-
-def _takes_value(option: str) -> bool:
-    """Whether a long option is followed by its value (and does not carry it after '=')."""
-    flags = {"--stdout", "--force", "--keep", "--rm", "--quiet", "--verbose", "--resume", "--json"}
-    return "=" not in option and option not in flags and not option.startswith("--no-")

@@ -7,10 +7,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from mdlzip.chunks import Layout
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.config import ModelConfig
-from mdlzip.quantised.groups import decode_batch, encode_group, one_thread_each
+from mdlzip.quantised.groups import decode_batch, encode_group
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
@@ -19,7 +18,11 @@ from mdlzip.quantised.network import (
     tensor_shapes,
 )
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.vocabulary import Vocabulary, all_bytes, learn_merges
+from mdlzip.quantised.workers import one_thread_each
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import learn_merges
+from mdlzip.symbols.tokenise import cut_group
+from mdlzip.symbols.vocabulary import Vocabulary, all_bytes
 
 CONFIGS = (
     ModelConfig(d_model=32, n_layers=2, d_ff=64, window=16),
@@ -103,7 +106,7 @@ def _digest_of_cases(device: str) -> str:
     whole = sha256()
     for config, alphabet, n_merges in CASES:
         chunks = alphabet[_uniform(4096, 7) % alphabet.size].reshape(16, 256)
-        merges = learn_merges(chunks.ravel(), alphabet, n_merges, 2, 0.0, 16)
+        merges = learn_merges(chunks.ravel(), n_merges, 2, 0.0, 16)
         vocabulary = Vocabulary(alphabet, merges)
         config = replace(config, n_merges=len(merges))
         network = replace(random_network(config), vocabulary=vocabulary)
@@ -112,7 +115,7 @@ def _digest_of_cases(device: str) -> str:
         symbols = vocabulary.symbols[_uniform(4096, 7) % vocabulary.n_symbols].reshape(16, 256)
         parallel = digest(predictor, symbols, 256)
         assert digest(predictor, symbols, 1) == parallel, "stepwise differs from parallel"
-        coded = encode_group(predictor, chunks.ravel())
+        coded = encode_group(predictor, *cut_group(vocabulary, chunks.ravel(), 256))
         decoded = decode_batch(predictor, Layout(4096, 256, 16), [(0, coded)])
         assert decoded[0][1] == chunks.tobytes(), "the coder does not give the bytes back"
         whole.update(parallel.encode())

@@ -75,7 +75,7 @@ def test_json_is_nothing_but_json(cli: RunCli, archive: Path) -> None:
     ledger = listed["archives"][0]["ledger"]
     assert sum(row["bytes"] for row in ledger[:-1]) == ledger[-1]["bytes"] == 3058
     report = json.loads(cli("compress", "-f", "--json", "noise").stdout)
-    assert report["schema"] == 1 and report["figures"]["archive_bytes"] == 3058
+    assert report["schema"] == 1 and report["files"][0]["figures"]["archive_bytes"] == 3058
 
 
 def test_several_files_go_on_after_an_error(cli: RunCli, archive: Path) -> None:
@@ -105,7 +105,7 @@ def test_source_is_kept_unless_removed(cli: RunCli, noise: Path) -> None:
         ("test noise", 3, "noise"),
         ("list noise", 3, "noise"),
         ("compress noise --budget 10", 2, "is not a duration"),
-        ("compress noise --chunk-size 4K", 2, "is not a size"),
+        ("compress noise --chunk-size 4Q", 2, "is not a size"),
         ("compress noise --chunk-size 7", 2, "chunk size"),
         ("compress noise --memory lots", 2, "is not a size"),
         ("compress noise --weights json", 2, "coo"),
@@ -116,7 +116,23 @@ def test_source_is_kept_unless_removed(cli: RunCli, noise: Path) -> None:
         ("compress noise noise -o x", 2, "one FILE"),
         ("compress noise --progress loud", 2, "choose one of"),
         ("-dt noise", 2, "choose one of"),
+        ("compress noise --device gpu", 2, "--device gpu"),
+        ("compress noise --device meta", 2, "--device meta"),
+        ("test noise.mdlz --device cuda:99999", 2, "--device cuda:99999"),
         ("bench noise --against rar", 2, "choose from"),
+        ("bench nosuch --no-model", 1, "no such file"),
+        ("bench noise --archive -", 2, "name of a file"),
+        ("bench noise noise.mdlz --archive x", 2, "one FILE"),
+        ("bench noise --no-model -o noise -f", 2, "same file"),
+        ("bench noise noise.mdlz --no-model -o noise.mdlz -f", 2, "same file"),
+        ("bench noise --no-model -o nosuchdir/x", 2, "does not exist"),
+        ("study transformer noise -o noise", 2, "not a folder"),
+        ("study transformer noise -o nosuchdir/x", 2, "does not exist"),
+        ("study transformer noise -o .", 2, "places of their own"),
+        ("study transformer noise -o -", 2, "folder"),
+        ("study mnist --data . -o inside", 2, "places of their own"),
+        ("study mnist --data . --set x", 2, "KEY=VALUE"),
+        ("study mnist --data . --alpha nan", 2, "--alpha nan"),
         ("bench . --no-model", 2, "regular file"),
         ("export noise.mdlz -o w.safetensors", 2, "no weights"),
     ],
@@ -132,12 +148,33 @@ def test_mistakes_cost_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["compress", "compress --bogus noise", "nonsense", "compress noise -T 0", "compress noise -e"],
+    ("arguments", "words"),
+    [
+        ("compress --bogus noise", "No such option: --bogus"),
+        ("nonsense", "nonsense: no such command or file"),
+        ("comprss noise", "did you mean compress?"),
+        ("compress noise -T 0", "--threads"),
+        ("compress noise -e", "No such option: -e"),
+        ("compress noise --steps 0", "--steps"),
+        ("compress noise --seed", "requires an argument"),
+        ("export noise", "Missing option"),
+        ("study nosuch", "No such command"),
+    ],
 )
-def test_wrong_usage_is_code_2(arguments: str, cli: RunCli, noise: Path) -> None:
+def test_wrong_usage_is_code_2(arguments: str, words: str, cli: RunCli, noise: Path) -> None:
     done = cli(*arguments.split())
-    assert done.returncode == 2 and b"Traceback" not in done.stderr and done.stdout == b""
+    assert done.returncode == 2 and done.stdout == b"" and words in one_line(done)
+
+
+@pytest.mark.parametrize("option", ["-o", "--config", "--work-dir", "--metrics"])
+def test_an_empty_name_is_not_the_current_folder(option: str, cli: RunCli, noise: Path) -> None:
+    assert "empty" in one_line(done := cli("compress", "noise", option, ""))
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("verb", [None, "compress", "decompress", "test", "list", "bench"])
+def test_an_empty_file_name_is_called_that(verb: str | None, cli: RunCli) -> None:
+    assert "empty" in one_line(done := cli(*filter(None, [verb]), "")) and done.returncode == 2
 
 
 def test_damage_is_code_3(cli: RunCli, archive: Path) -> None:
@@ -162,7 +199,8 @@ def test_names_that_look_like_options(cli: RunCli, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_news(archive: Path) -> None:
-    for arguments in (["list", "--json", archive], ["decompress", "-c", archive], ["--help"]):
+    shown = ["--help"], ["compress", "--help"], ["--version"], ["test", archive]
+    for arguments in (["list", "--json", archive], ["decompress", "-c", archive], *shown):
         reader, writer = os.pipe()
         os.close(reader)
         done = subprocess.run(
@@ -174,7 +212,7 @@ def test_a_reader_that_leaves_is_no_news(archive: Path) -> None:
             check=False,
         )
         os.close(writer)
-        assert done.stderr == b"" and done.returncode in (1, 141), arguments
+        assert (done.stderr, done.returncode) == (b"", 141), arguments
 
 
 def test_bench_without_a_model(cli: RunCli, tmp_path: Path) -> None:
@@ -187,3 +225,6 @@ def test_bench_without_a_model(cli: RunCli, tmp_path: Path) -> None:
     assert written["schema"] == 1 and len(written["files"][0]["baselines"]) == 3
     assert cli(*arguments, "-o", "out.json").returncode == 6
     assert json.loads(cli(*arguments, "--json").stdout)["files"][0]["file"] == "text"
+    before = sorted(os.listdir(tmp_path))
+    printed = json.loads(cli(*arguments, "-o", "-").stdout)
+    assert len(printed["files"][0]["baselines"]) == 3 and sorted(os.listdir(tmp_path)) == before

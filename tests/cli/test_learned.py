@@ -95,8 +95,15 @@ def test_export_and_import(trained: Path) -> None:
     done = run(trained, "import", "w.safetensors", "other", "-o", "other.mdlz", "-f")
     assert done.returncode == 0, done.stderr
     assert run(trained, "-dc", "other.mdlz").stdout == TEXT[1000:2500]
-    for command in (("export", "text.mdlz", "-o", "w.safetensors"),):
-        assert run(trained, *command).returncode == 6
+    assert run(trained, "export", "text.mdlz", "-o", "w.safetensors").returncode == 6
+    before = sorted(p.name for p in trained.iterdir())
+    piped = run(trained, "export", "text.mdlz", "-o", "-", "--json")
+    assert json.loads(piped.stderr)["files"] == [{"file": "text.mdlz", "output": None}]
+    assert sorted(p.name for p in trained.iterdir()) == before
+    (trained / "piped").write_bytes(piped.stdout)
+    done = run(trained, "import", "piped", "other", "-o", "again.mdlz", "-f", "--json")
+    assert json.loads(done.stdout)["files"][0]["archive"] == "again.mdlz"
+    assert run(trained, "-dc", "again.mdlz").stdout == TEXT[1000:2500]
 
 
 def test_bench_measures_an_archive_that_is_there(trained: Path) -> None:
@@ -144,11 +151,16 @@ def training(folder: Path, *extra: str) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_checkpoints_and_resume_finishes(signum: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(TEXT)
-    with training(tmp_path) as process:
+    with training(tmp_path, "--json") as process:
         process.send_signal(signum)
-        _, error = process.communicate(timeout=60)
+        output, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, error
-    assert b"--resume" in error.splitlines()[-1] and b"Traceback" not in error
+    events = [json.loads(line) for line in error.splitlines()]
+    assert [e["event"] for e in events if e["event"] != "progress"] == ["stopping", "error"]
+    assert events[-1]["error"].count("--resume") == 1
+    assert events[-1]["exit_code"] == 128 + signum
+    [entry] = json.loads(output)["files"]
+    assert (entry["file"], entry["exit_code"]) == ("text", 128 + signum)
     assert not (tmp_path / "text.mdlz").exists()
     if signum == signal.SIGINT:
         done = run(tmp_path, "compress", "-q", "text", *LONG, "--resume")

@@ -26,7 +26,8 @@ def test_in_training_the_first_asks_and_the_second_insists(
         switch.enter_phase(graceful=True)
         os.kill(os.getpid(), signum)
         assert switch.should_stop() and switch.received == signum
-        assert "stopping after a checkpoint" in capfd.readouterr().err
+        told = capfd.readouterr().err
+        assert told.startswith("mdlzip: stopping after a checkpoint") and told.count("\n") == 1
         with pytest.raises(Cancelled):
             os.kill(os.getpid(), signum)
 

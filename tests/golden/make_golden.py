@@ -20,7 +20,9 @@ import numpy as np  # noqa: E402
 from mdlzip import codec  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
-from mdlzip.vocabulary import Vocabulary, alphabet_of, learn_merges  # noqa: E402
+from mdlzip.symbols.learn import learn_merges  # noqa: E402
+from mdlzip.symbols.survey import present_in  # noqa: E402
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of  # noqa: E402
 
 VERSION = 1
 TEXT = " ".join(f"{n} green bottles hanging on the wall," for n in range(200)).encode()
@@ -32,9 +34,9 @@ def cases() -> dict[str, tuple[bytes, dict[str, object]]]:
     The networks predict what `TEXT` holds, but "learned-paper" all byte values.
     """
     small = {"options": CompressOptions(chunk_size=64, group_chunks=4, fallback=False)}
-    letters = alphabet_of(np.bincount(np.frombuffer(TEXT, np.uint8), minlength=256) > 0)
+    letters = alphabet_of(present_in(TEXT))
     ours = small | {"network": replace(random_network(CONFIGS[0]), vocabulary=Vocabulary(letters))}
-    merges = learn_merges(np.frombuffer(TEXT, np.uint8), letters, 20, 2, 1.0, 16)
+    merges = learn_merges(np.frombuffer(TEXT, np.uint8), 20, 2, 1.0, 16)
     strings = random_network(replace(CONFIGS[0], n_merges=len(merges)))
     merged = small | {"network": replace(strings, vocabulary=Vocabulary(letters, merges))}
     paper = small | {"network": random_network(CONFIGS[1])}

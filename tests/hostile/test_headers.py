@@ -21,8 +21,8 @@ from mdlzip.archive.config_section import pack_config
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.sections import FRAMED, framed_header
 from mdlzip.archive.weights import pack_weights
-from mdlzip.chunks import Layout
 from mdlzip.errors import CorruptArchive, LimitExceeded, MdlzipError, UnsupportedVersion
+from mdlzip.symbols.layout import Layout
 from tests.archive_tools import TINY, decode, fixed_header, general_archive, random_network, section
 
 NAME, CONFIG, WEIGHTS, GROUPS, INDEX, PAYLOAD = 1, 2, 3, 4, 5, 6
