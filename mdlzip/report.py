@@ -223,6 +223,8 @@ def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
         "figures": info_figures(info),
         "model": settings(info),
         "decode_memory_bytes": info.decode_memory_bytes,
+        "decode_threads": info.decode_threads,
+        "decode_operations": info.decode_operations,
     }
 
 

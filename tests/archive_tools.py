@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from zlib import crc32
@@ -14,7 +15,9 @@ import pytest
 import mdlzip
 from mdlzip.archive.header import MAGIC
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import Machine, decode_archive
+from mdlzip.archive.source import ByteSource, SectionSource
+from mdlzip.codec.decode import decode_archive
+from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import (
@@ -73,9 +76,8 @@ def make_archive(
 
 def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     """A stored, zstd or xz archive, whether or not that is the smallest."""
-    from hashlib import sha256
-
     from mdlzip.archive import payload
+    from mdlzip.archive.blocks import block_sums
     from mdlzip.archive.header import Header, Method
     from mdlzip.archive.writer import write_payload, write_stored
 
@@ -87,7 +89,7 @@ def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     else:
         stream = io.BytesIO()
         payload.encode(kind, [data], len(data), stream.write)
-        write_payload(out, header, name, stream, digest)
+        write_payload(out, header, name, stream, block_sums([data]), digest)
     return out.getvalue()
 
 
@@ -120,9 +122,10 @@ def fixed_header(
     method: int = 0,
     mode: int = 0o644,
     mtime_ns: int = 0,
-    size: int = 0,
+    size: int | None = None,
 ) -> bytes:
-    """26 bytes whose checksum is right whatever the fields say."""
+    """26 bytes whose checksum is right whatever the fields say; size: 0 for stored, else 256."""
+    size = (256 if method else 0) if size is None else size
     body = (
         magic + struct.pack("<BBHq", version, method, mode, mtime_ns) + size.to_bytes(6, "little")
     )
@@ -134,6 +137,18 @@ def section(kind: int, payload: bytes, *, flags: int = 0, length: int | None = N
     n = len(payload) if length is None else length
     head = struct.pack("<BB", kind, flags) + n.to_bytes(6, "little")
     return head + struct.pack("<I", crc32(payload, crc32(head))) + payload
+
+
+def footer(data: bytes) -> bytes:
+    """What follows the data of a stored, zstd or xz archive of `data`."""
+    from mdlzip.archive.blocks import block_sums, pack_table
+
+    return pack_table(block_sums([data])) + sha256(data).digest()
+
+
+def weights_source(data: bytes) -> SectionSource:
+    """The payload of a weights section as a reader meets it."""
+    return SectionSource(ByteSource(io.BytesIO(data)), len(data), 0, "weights section")
 
 
 def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNamespace:

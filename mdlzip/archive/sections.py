@@ -82,7 +82,7 @@ def read_section_header(source: ByteSource) -> SectionHeader:
     return SectionHeader(kind, length, crc, seed, offset)
 
 
-def read_payload(source: ByteSource, header: SectionHeader, ceiling: int) -> bytes:
+def read_payload(source: ByteSource, header: SectionHeader, ceiling: int) -> bytes | bytearray:
     """The payload of a section of at most `ceiling` bytes, its checksum verified."""
     check_length(header, ceiling)
     payload = source.exactly(header.length, header.label)
@@ -130,7 +130,7 @@ def storable_name(name: str | None) -> str | None:
     return name if len(name.encode()) <= MAX_NAME_BYTES else None
 
 
-def unpack_name(payload: bytes) -> str:
+def unpack_name(payload: bytes | bytearray) -> str:
     """The stored file name; CorruptArchive if it could reach outside the folder or a terminal."""
     try:
         name = payload.decode("utf-8")

@@ -25,6 +25,7 @@ def export_weights(
     ],
     force: opt.Force = False,
     memory: opt.Memory = "2GiB",
+    allow_slow: opt.AllowSlow = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> int:
@@ -33,7 +34,9 @@ def export_weights(
 
     check_input(archive, archive=True)
     with StopSwitch().installed():
-        codec.export_weights(archive, output, force=force, memory=parse_size(memory))
+        codec.export_weights(
+            archive, output, force=force, memory=parse_size(memory), allow_slow=allow_slow
+        )
     if not quiet:
         result(f"{archive}: weights -> {output}")
     return 0

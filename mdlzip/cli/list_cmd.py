@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mdlzip.cli import options as opt
 from mdlzip.cli.console import for_each, guarded, result, result_json, table
 from mdlzip.cli.terminal import check_input
+from mdlzip.cli.values import parse_size
 
 if TYPE_CHECKING:
     from mdlzip.codec import ArchiveInfo
@@ -18,6 +19,8 @@ _HEADERS = ("archive", "method", "original", "compressed", "ratio", "bits/byte")
 def list_archives(
     files: opt.Files,
     as_json: opt.Json = False,
+    threads: opt.Threads = None,
+    memory: opt.Memory = "2GiB",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
 ) -> int:
@@ -25,11 +28,12 @@ def list_archives(
     from mdlzip import codec
     from mdlzip.report import SCHEMA, info_json
 
+    limit = parse_size(memory)
     found: list[tuple[str, ArchiveInfo]] = []
 
     def one(file: str) -> None:
         check_input(file, archive=True)
-        found.append((file, codec.inspect(file)))
+        found.append((file, codec.inspect(file, memory=limit, threads=threads)))
 
     code = for_each(files, one, verbose=verbose)
     if as_json:
@@ -61,5 +65,11 @@ def _details(info: ArchiveInfo) -> str:
     if info.name is not None:
         parts.append(f"name: {info.name}")
     parts.append(f"sha256 of the original: {info.sha256}")
-    parts.append(f"memory to decode: {info.decode_memory_bytes / 2**20:,.0f} MiB")
+    need = f"memory to decode: {-(-info.decode_memory_bytes // 2**20):,} MiB"
+    if info.decode_threads is not None:
+        need += f" with {info.decode_threads} thread" + "s" * (info.decode_threads > 1)
+    parts.append(need)
+    if info.decode_operations is not None:
+        each = info.decode_operations / info.original_bytes
+        parts.append(f"work to decode: {info.decode_operations:.2g} operations, {each:.2g} a byte")
     return "\n".join(p for p in parts if p)

@@ -78,6 +78,10 @@ Memory = Annotated[
         help="Most memory that decoding may need, such as 512MiB or 8GiB.",
     ),
 ]
+AllowSlow = Annotated[
+    bool,
+    typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
+]
 Budget = Annotated[
     str | None,
     typer.Option(

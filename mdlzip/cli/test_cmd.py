@@ -16,6 +16,7 @@ def test(
     device: opt.Device = "auto",
     threads: opt.Threads = None,
     memory: opt.Memory = "2GiB",
+    allow_slow: opt.AllowSlow = False,
     progress: opt.ProgressMode = "auto",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
@@ -28,7 +29,14 @@ def test(
     def one(file: str) -> None:
         check_input(file, archive=True)
         with StopSwitch().installed(), make_progress(progress, quiet=quiet) as show:
-            codec.test(file, memory=limit, device=device, threads=threads, on_progress=show)
+            codec.test(
+                file,
+                memory=limit,
+                device=device,
+                threads=threads,
+                on_progress=show,
+                allow_slow=allow_slow,
+            )
         if not quiet:
             result(f"{file}: OK")
 

@@ -8,34 +8,30 @@ import stat
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
+from mdlzip.archive.general import content
 from mdlzip.archive.header import Header, Method
-from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.chunks import Layout
+from mdlzip.codec.fitting import Fit, Machine, load
 from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
 from mdlzip.corpus import STDIN
 from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError, UsageError
 from mdlzip.fileio import check_output, is_stream, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
+
+if TYPE_CHECKING:
+    from mdlzip.quantised.groups import GroupDecoder
 
 Sink = Callable[[bytes], object]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and with how much decoding may run; memory: bytes, None for no limit."""
-
-    device: str = "auto"
-    threads: int | None = None
-    memory: int | None = DEFAULT_MEMORY_BYTES
 
 
 def decompress(
@@ -48,11 +44,13 @@ def decompress(
     threads: int | None = None,
     on_progress: Progress | None = None,
     remove_source: bool = False,
+    allow_slow: bool = False,
 ) -> DecompressReport:
     """Give the original back, with its permissions and time.
 
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
-    (stdout if it comes from stdin). Raises CorruptArchive, UnsupportedVersion, LimitExceeded,
+    (stdout if it comes from stdin). allow_slow: decode even what costs time out of proportion to
+    its size, see docs/security.md. Raises CorruptArchive, UnsupportedVersion, LimitExceeded,
     OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
@@ -65,7 +63,7 @@ def decompress(
         if target:
             check_output(target, source=source, force=force)
         with open_output(target, force=force, seekable=False) as out:
-            machine = Machine(device, threads, memory)
+            machine = Machine(device, threads, memory, allow_slow)
             decode_archive(reader, out.write, machine, on_progress or no_progress)
             header = reader.header
             known = header.has_metadata
@@ -83,11 +81,12 @@ def test(
     device: str = "auto",
     threads: int | None = None,
     on_progress: Progress | None = None,
+    allow_slow: bool = False,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        machine = Machine(device, threads, memory)
+        machine = Machine(device, threads, memory, allow_slow)
         decode_archive(reader, lambda block: None, machine, on_progress or no_progress)
 
 
@@ -122,9 +121,10 @@ def decode_archive(
     if reader.header.method is Method.LEARNED:
         blocks = learned_blocks(reader, machine)
     else:
-        blocks = reader.content(machine.memory)
+        blocks = content(reader, machine.memory)
     hasher, done, size = sha256(), 0, reader.header.size
-    with plain_errors("cannot read the archive"):
+    # Closed at once, whatever happens: threads that work ahead must not outlive their reader.
+    with closing(blocks), plain_errors("cannot read the archive"):
         for block in blocks:
             hasher.update(block)
             sink(block)
@@ -135,42 +135,48 @@ def decode_archive(
     return reader.header
 
 
-def learned_blocks(reader: ArchiveReader, machine: Machine) -> Iterator[bytes]:
+def learned_blocks(reader: ArchiveReader, machine: Machine) -> Generator[bytes]:
     """Decoded groups in order, each checked against the index.
 
     On a file the container is checked from end to end before the first group is decoded, since
     decoding may take hours; on a pipe the index comes last and so does its check.
     """
-    machine = fitted(reader, machine)
+    network, fit = load(reader, machine)
     known = reader.scan().crcs if reader.total is not None else None
-    network = unpack(reader)
     frames = reader.frames()
     crcs = array("I")
-    for group, plain in decoded_groups(network, reader.layout, frames, machine):
-        start, stop = reader.layout.group_span(len(crcs))
-        if group != len(crcs) or len(plain) != stop - start:
-            raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
-        crcs.append(crc32(plain))
-        if known is not None:
-            _check_groups(crcs[-1:], known[group : group + 1], group)
-        yield plain
+    with closing(group_decoder(network, reader.layout, fit).decode(frames)) as groups:
+        for group, plain in groups:
+            start, stop = reader.layout.group_span(len(crcs))
+            if group != len(crcs) or len(plain) != stop - start:
+                raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
+            crcs.append(crc32(plain))
+            if known is not None:
+                _check_groups(crcs[-1:], known[group : group + 1], group)
+            yield plain
     if len(crcs) != reader.layout.n_groups or any(True for _ in frames):
         raise MdlzipError(f"internal error: {len(crcs)} groups decoded")
     _check_groups(crcs, reader.finish().crcs, 0)
 
 
-def decoded_groups(
-    network: IntegerNetwork,
-    layout: Layout,
-    coded: Iterable[tuple[int, bytes]],
-    machine: Machine,
-) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each coded group; CorruptArchive if no encoder made such a network."""
-    from mdlzip.quantised.groups import decode_groups
+def group_decoder(network: IntegerNetwork, layout: Layout, fit: Fit) -> GroupDecoder:
+    """What decodes groups of the archive; CorruptArchive if no encoder made such a network."""
+    loaded, before = torch_is_loaded(), resident_bytes()
+    from mdlzip.quantised.groups import GroupDecoder
 
+    machine = fit.machine
     device = pick_device(machine.device)
+    now = resident_bytes()
+    if not loaded and before and now:
+        check_process(fit.memory_bytes, machine.memory, before, now)
     try:
-        yield from decode_groups(network, layout, coded, device=device, threads=machine.threads)
+        return GroupDecoder(
+            network,
+            layout,
+            device=device,
+            threads=machine.threads,
+            tile_chunks=machine.tile_chunks,
+        )
     except ExportRefused as error:
         raise CorruptArchive(f"weights section: {error}") from error
 
@@ -199,36 +205,6 @@ def _check_groups(found: array[int], expected: array[int], first: int) -> None:
         f"group {first + bad}: decodes to other bytes than were compressed;"
         " the archive is damaged or was made by a program that predicts differently"
     )
-
-
-def unpack(reader: ArchiveReader) -> IntegerNetwork:
-    """The network of a learned archive whose reader stands before the weights."""
-    from mdlzip.archive.weights import unpack_weights
-
-    try:
-        return unpack_weights(reader.weights(), reader.config)
-    except ExportRefused as error:
-        raise CorruptArchive(f"weights section: {error}") from error
-
-
-def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
-    """The machine with as many of its threads as the memory limit has room for.
-
-    Raises LimitExceeded if not even one has. Looks at the headers alone.
-    """
-    threads = machine.threads or os.cpu_count() or 1
-    while threads > 1 and predicted_memory(reader, threads) > (machine.memory or sys.maxsize):
-        threads -= 1
-    check_memory(predicted_memory(reader, threads), machine.memory)
-    return replace(machine, threads=threads)
-
-
-def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
-    """Bytes that decoding will need at its peak with `threads` (None: one per core)."""
-    from mdlzip.quantised.memory import decode_memory_bytes
-
-    threads = threads or os.cpu_count() or 1
-    return int(decode_memory_bytes(reader.config, reader.layout, threads))
 
 
 def _target(src: str | Path, dst: str | Path | None, name: str | None) -> Path | None:

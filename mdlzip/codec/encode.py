@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,15 @@ from zlib import crc32
 
 import numpy as np
 
+from mdlzip.archive.blocks import block_sums
 from mdlzip.archive.header import NO_METADATA, Header, Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
 from mdlzip.chunks import Layout
-from mdlzip.codec.decode import Machine, decode_archive, pick_device
+from mdlzip.codec.decode import decode_archive, pick_device
+from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
     SUFFIX,
@@ -34,6 +36,7 @@ from mdlzip.errors import (
     CorruptArchive,
     ExportRefused,
     Interrupted,
+    LimitExceeded,
     MdlzipError,
     NoGain,
     UsageError,
@@ -41,6 +44,7 @@ from mdlzip.errors import (
 )
 from mdlzip.fileio import Output, check_output, is_stream, open_output, plain_errors
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.work import check_operations
 from mdlzip.vocabulary import N_BYTES
 
 if TYPE_CHECKING:
@@ -186,8 +190,13 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
         method, ledger = Method.LEARNED, {}
         if job.network is not None:
-            ledger = _write_learned(job, out, job.network)
-            job.candidates[method.label] = sum(ledger.values())
+            try:
+                ledger = _write_learned(job, out, job.network)
+                job.candidates[method.label] = sum(ledger.values())
+            except LimitExceeded as problem:
+                if not rivals.sizes:
+                    raise
+                job.skipped = str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
             out.restart()
@@ -206,14 +215,16 @@ def _write_learned(job: _Job, out: Output, network: IntegerNetwork) -> Ledger:
 
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
+    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
     model = Model(network.config, job.layout, packed.data, packed.ledger)
     header, groups = job.header(Method.LEARNED), _coded_groups(job, network)
-    ledger = write_learned(out, header, job.stored_name, model, groups, job.digest)
+    with closing(groups):
+        ledger = write_learned(out, header, job.stored_name, model, groups, job.digest)
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
 
-def _coded_groups(job: _Job, network: IntegerNetwork) -> Iterator[tuple[bytes, int]]:
+def _coded_groups(job: _Job, network: IntegerNetwork) -> Generator[tuple[bytes, int]]:
     from mdlzip.quantised.groups import encode_groups
 
     data, layout, options = job.corpus.data, job.layout, job.options
@@ -229,11 +240,12 @@ def _coded_groups(job: _Job, network: IntegerNetwork) -> Iterator[tuple[bytes, i
         threads=options.threads,
         on_progress=report,
     )
-    for group, payload in enumerate(coded):
-        if job.should_stop():
-            raise Interrupted("stopped while the data were being coded")
-        start, stop = layout.group_span(group)
-        yield payload, crc32(data[start:stop].tobytes())
+    with closing(coded):
+        for group, payload in enumerate(coded):
+            if job.should_stop():
+                raise Interrupted("stopped while the data were being coded")
+            start, stop = layout.group_span(group)
+            yield payload, crc32(data[start:stop].tobytes())
 
 
 def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
@@ -241,7 +253,9 @@ def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
     header = job.header(method)
     if method is Method.STORED:
         return write_stored(out, header, job.corpus.blocks(), job.digest)
-    return write_payload(out, header, job.stored_name, rivals.streams[method], job.digest)
+    sums = block_sums(job.corpus.blocks())
+    stream = rivals.streams[method]
+    return write_payload(out, header, job.stored_name, stream, sums, job.digest)
 
 
 def _verify(job: _Job, out: Output) -> None:

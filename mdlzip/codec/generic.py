@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from mdlzip.archive import payload
 from mdlzip.archive.header import Method
-from mdlzip.archive.writer import STORED_OVERHEAD_BYTES, payload_archive_bytes
+from mdlzip.archive.writer import payload_archive_bytes, stored_archive_bytes
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
@@ -54,7 +54,7 @@ def compete(
 
     name: file name that the archive will hold, None for none. Raises Interrupted.
     """
-    rivals = Rivals({Method.STORED: STORED_OVERHEAD_BYTES + corpus.size})
+    rivals = Rivals({Method.STORED: stored_archive_bytes(corpus.size)})
     if corpus.size == 0:
         return rivals
     methods = (Method.ZSTD, Method.XZ)
@@ -80,7 +80,7 @@ def compete(
                 raise
         for method in methods:
             size = rivals.streams[method].seek(0, 2)
-            rivals.sizes[method] = payload_archive_bytes(name, size)
+            rivals.sizes[method] = payload_archive_bytes(name, size, corpus.size)
     except BaseException:
         rivals.close()
         raise
@@ -110,7 +110,7 @@ def hopeless(size: int, rivals: Rivals) -> str | None:
     best = rivals.sizes[rivals.best]
     if size == 0:
         return "the file is empty"
-    if best <= STORED_OVERHEAD_BYTES + LEAST_MODEL_BYTES:
+    if best <= stored_archive_bytes(0) + LEAST_MODEL_BYTES:
         return f"{rivals.best.label} needs {best} bytes, less than any model does"
     if best > INCOMPRESSIBLE * size:
         return "the data look random or compressed already"

@@ -122,7 +122,8 @@ class ArchiveInfo:
     """What an archive says of itself, without decoding the data.
 
     mode, mtime_ns: None if the original was a pipe; sha256: of the original, hexadecimal;
-    decode_memory_bytes: predicted peak for decoding. The rest is None unless learned.
+    decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
+    that costs in time, see `quantised.work`. The rest is None unless learned.
     """
 
     source: str
@@ -135,6 +136,8 @@ class ArchiveInfo:
     sha256: str
     ledger: dict[str, int]
     decode_memory_bytes: int
+    decode_threads: int | None = None
+    decode_operations: int | None = None
     config: ModelConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None

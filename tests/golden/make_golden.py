@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402
 
 from mdlzip import codec  # noqa: E402
 from mdlzip.archive import payload  # noqa: E402
+from mdlzip.archive.blocks import block_sums  # noqa: E402
 from mdlzip.archive.header import Header, Method  # noqa: E402
 from mdlzip.archive.writer import write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
@@ -113,7 +114,8 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
         elif is_matrix(name):
             exponent -= 3
         tensors[name] = replace(tensor, codes=codes, exponent=exponent)
-    return replace(network, tensors=tensors, vocabulary=vocabulary)
+    exponents = {s: 7 if s.endswith("mlp_act") else e for s, e in network.exponents.items()}
+    return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
 
 
 def seeded_cases() -> dict[str, Case]:
@@ -176,7 +178,7 @@ def xz_archive(data: bytes) -> bytes:
     stream, out = io.BytesIO(), io.BytesIO()
     payload.encode(Method.XZ, [data], len(data), stream.write)
     header = Header(Method.XZ, 0o640, MTIME_NS, len(data))
-    write_payload(out, header, "original", stream, sha256(data).digest())
+    write_payload(out, header, "original", stream, block_sums([data]), sha256(data).digest())
     return out.getvalue()
 
 

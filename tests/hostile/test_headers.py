@@ -278,8 +278,13 @@ PREDICTOR_CASES = [
     Case(rule, one_letter(coded, plain), message, predicts=True)
     for rule, coded, plain, message in [
         ("group that decodes to other bytes", LETTER, b"b", "decodes to other bytes"),
-        ("coded bytes behind the last symbol", LETTER + bytes(8) + b"x", b"a", "end together"),
-        ("coded bytes of no encoder", b"\x61\x46\xaa", b"a", "end together"),
+        (
+            "coded bytes behind the last symbol",
+            LETTER + bytes(8) + b"x",
+            b"a",
+            "follow its last symbol",
+        ),
+        ("coded bytes of no encoder", b"\x61\x46\xaa", b"a", "follow its last symbol"),
         ("coded bytes with a zero at the end", LETTER + b"\0", b"a", "ends in a zero byte"),
         ("coded bytes of no symbol", b"\xff" * 8, b"a", "coded group"),
     ]
@@ -361,7 +366,7 @@ def test_the_cases_are_hostile_by_one_rule_only() -> None:
         decode(payload_archive(2, b"\x0c\x01\0\0x\0", size=1)[:-32] + sha256(b"x").digest()) == b"x"
     )
     assert decode(one_letter(LETTER)) == b"a"
-    with pytest.raises(CorruptArchive, match="end together"):
+    with pytest.raises(CorruptArchive, match="follow its last symbol"):
         decode(whole())
 
 

@@ -210,7 +210,8 @@ def test_a_state_goes_on_with_some_of_its_chunks(network: IntegerNetwork, kernel
     rows = np.array([True, False, True, True, False])
     previous, state = shifted(data), predictor.new_state(5)
     predictor.forward(previous[:, :50], state)
-    rest = predictor.forward(previous[rows, 50:], predictor.keep(state, rows))
+    predictor.narrow(state, rows)
+    rest = predictor.forward(previous[rows, 50:], state)
     assert np.array_equal(np.asarray(rest).astype(np.int64), whole[rows, 50:])
 
 

@@ -19,6 +19,7 @@ from mdlzip.quantised import memory, selftest, tables
 from mdlzip.quantised.groups import decode_batch, encode_group
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.resources import learned_program_bytes
 from mdlzip.vocabulary import Vocabulary, all_bytes, alphabet_of
 from tests.archive_tools import compressible, random_network
 
@@ -149,4 +150,5 @@ def test_decoding_stays_below_the_memory_predicted(size: int) -> None:
     decode_batch(predictor, layout, [(0, coded)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < memory.decode_memory_bytes(network.config, layout, 1) - memory._PROGRAM_BYTES
+    need = memory.decode_memory_bytes(network.config, layout, 1, vocabulary=network.vocabulary)
+    assert peak < need - learned_program_bytes()

@@ -16,6 +16,7 @@ LEVEL = {
     "errors": 0,
     "limits": 0,
     "config": 0,
+    "resources": 1,
     "fileio": 1,
     "corpus": 1,
     "chunks": 1,
