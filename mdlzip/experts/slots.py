@@ -37,12 +37,12 @@ _LOW_TAIL = 1 << 16
 
 def bare(function: F) -> F:
     """A kernel without counting references: our kernels make and keep no arrays."""
-    return compiled(_nrt=False)(function)
+    return compiled(error_model="numpy", _nrt=False)(function)
 
 
 def inlined(function: F) -> F:
     """A kernel that is put into its callers: passing an array costs more than most of these do."""
-    return compiled(forceinline=True, _nrt=False)(function)
+    return compiled(error_model="numpy", forceinline=True, _nrt=False)(function)
 
 
 @inlined
