@@ -1,8 +1,23 @@
-"""`python -m mdlzip`: the same as the console script."""
+"""`python -m mdlzip` and the console script: Ctrl-C is answered from the first moment on."""
 
 from __future__ import annotations
 
-from mdlzip.cli.app import main
+import os
+import signal
+
+
+def _leave(signum: int, _frame: object) -> None:
+    os._exit(128 + signum)  # nothing has been begun: no message, no traceback
+
+
+def main() -> None:
+    """Run the command line; the modules that it needs are loaded with Ctrl-C answered quietly."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from mdlzip.cli.app import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -35,7 +35,7 @@ class ModelConfig:
     shared_norm: one norm per block serves attention and MLP (the paper's code).
     match_min: bytes that must have stood in the chunk before for what followed them to be offered
     to the network as a guess (`mdlzip.matches`); 0 means no guesses.
-    n_merges: strings that are one symbol each (`mdlzip.vocabulary`); the planner sets it.
+    n_merges: strings that are one symbol each (`mdlzip.symbols`); the planner sets it.
     """
 
     d_model: int = 128
@@ -99,7 +99,7 @@ class TrainConfig:
     weights for each byte of the file (`training.penalty.price_weights`). deadzone: how much
     the rounding of weights leans towards zero, in steps; 0 = to nearest. vocabulary: symbols to
     predict, bytes and merges together; merge_count, merge_gain,
-    merge_bytes (the longest string): see `vocabulary.learn_merges`.
+    merge_bytes (the longest string): see `learn.learn_merges`.
     """
 
     batch_chunks: int = 8

@@ -76,6 +76,10 @@ class OutputExists(FileProblem, FileExistsError):
     exit_code = 6
 
 
+class SourceChanged(MdlzipError):
+    """The input is not what it was when the work began."""
+
+
 class VerifyFailed(MdlzipError):
     """The freshly written archive did not decode to the input; nothing was kept."""
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mdlzip.process.kernels import compiled
+
 MAX_LENGTH = 31
 N_LENGTHS = MAX_LENGTH + 1
 NO_MATCH = -1
@@ -25,31 +27,32 @@ def table_bits(chunk_size: int) -> int:
     return (2 * chunk_size - 1).bit_length()
 
 
-def state_bytes(chunk_size: int) -> int:
+def state_bytes(chunk_size: int, positions: int) -> int:
     """Memory of one chunk's matcher."""
-    return 2 * chunk_size + 2 * (1 << table_bits(chunk_size)) + 8
+    return 2 * positions + 2 * (1 << table_bits(chunk_size)) + 8
 
 
 class Matcher:
     """The guesses for a batch of chunks, from their beginning, any number of positions at a time.
 
-    least: symbols that must agree before a guess is made, 2..8.
+    least: symbols that must agree before a guess is made, 2..8. positions: symbols of the longest
+    chunk; chunk_size unless the data are shorter.
     """
 
-    def __init__(self, batch: int, chunk_size: int, least: int) -> None:
+    def __init__(
+        self, batch: int, chunk_size: int, least: int, positions: int | None = None
+    ) -> None:
         self.least = least
         self.position = 0
-        self._history = np.zeros((batch, chunk_size), np.int16)
+        self._history = np.zeros((batch, positions or chunk_size), np.int16)
         self._table = np.zeros((batch, 1 << table_bits(chunk_size)), np.uint16)
         self._state = np.full((batch, 2), (NO_MATCH, 0), np.int32)
 
-    def keep(self, rows: np.ndarray) -> Matcher:
-        """A matcher that goes on with the chunks `rows` (boolean (B,)) alone."""
-        other = Matcher(0, 1, self.least)
-        other.position = self.position
-        other._history, other._table = self._history[rows], self._table[rows]
-        other._state = self._state[rows]
-        return other
+    def narrow(self, rows: np.ndarray) -> None:
+        """Go on with the chunks `rows` (boolean (B,)) alone."""
+        self._history = self._history[rows]
+        self._table = self._table[rows]
+        self._state = self._state[rows]
 
     def advance(self, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Guesses for the next T positions.
@@ -70,9 +73,7 @@ class Matcher:
 
 @cache
 def _compiled() -> Any:
-    from numba import njit  # slow to import, and not all who need this module call it
-
-    return njit(nogil=True, cache=True)(_advance)
+    return compiled()(_advance)
 
 
 def _advance(previous, start, least, history, table, state, symbols, lengths):  # type: ignore[no-untyped-def]

@@ -232,6 +232,7 @@ def compress_json(report: CompressReport) -> dict[str, Any]:
         "figures": compress_figures(report),
         "candidates": dict(report.candidates),
         "skipped_training": report.skipped_training,
+        "warnings": list(report.warnings),
     }
 
 
@@ -259,6 +260,8 @@ def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
         "figures": info_figures(info),
         "model": settings(info),
         "decode_memory_bytes": info.decode_memory_bytes,
+        "decode_threads": info.decode_threads,
+        "decode_operations": info.decode_operations,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from zlib import crc32
@@ -14,15 +15,18 @@ import pytest
 import mdlzip
 from mdlzip.archive.header import MAGIC
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import Machine, decode_archive
+from mdlzip.archive.source import ByteSource, SectionSource
+from mdlzip.codec.decode import decode_archive
+from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
-from mdlzip.config import ModelConfig
+from mdlzip.config import ModelConfig, load_preset
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
     tensor_shapes,
 )
+from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 
 TINY = ModelConfig(d_model=16, n_layers=1, n_heads=1, d_ff=32, window=8, conv_width=2)
 GENERAL_METHODS = ("stored", "zstd", "xz")
@@ -73,9 +77,8 @@ def make_archive(
 
 def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     """A stored, zstd or xz archive, whether or not that is the smallest."""
-    from hashlib import sha256
-
     from mdlzip.archive import payload
+    from mdlzip.archive.blocks import block_sums
     from mdlzip.archive.header import Header, Method
     from mdlzip.archive.writer import write_payload, write_stored
 
@@ -87,7 +90,7 @@ def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     else:
         stream = io.BytesIO()
         payload.encode(kind, [data], len(data), stream.write)
-        write_payload(out, header, name, stream, digest)
+        write_payload(out, header, name, stream, block_sums([data]), digest)
     return out.getvalue()
 
 
@@ -120,9 +123,10 @@ def fixed_header(
     method: int = 0,
     mode: int = 0o644,
     mtime_ns: int = 0,
-    size: int = 0,
+    size: int | None = None,
 ) -> bytes:
-    """26 bytes whose checksum is right whatever the fields say."""
+    """26 bytes whose checksum is right whatever the fields say; size: 0 for stored, else 256."""
+    size = (256 if method else 0) if size is None else size
     body = (
         magic + struct.pack("<BBHq", version, method, mode, mtime_ns) + size.to_bytes(6, "little")
     )
@@ -136,6 +140,18 @@ def section(kind: int, payload: bytes, *, flags: int = 0, length: int | None = N
     return head + struct.pack("<I", crc32(payload, crc32(head))) + payload
 
 
+def footer(data: bytes) -> bytes:
+    """What follows the data of a stored, zstd or xz archive of `data`."""
+    from mdlzip.archive.blocks import block_sums, pack_table
+
+    return pack_table(block_sums([data])) + sha256(data).digest()
+
+
+def weights_source(data: bytes) -> SectionSource:
+    """The payload of a weights section as a reader meets it."""
+    return SectionSource(ByteSource(io.BytesIO(data)), len(data), 0, "weights section")
+
+
 def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNamespace:
     """Replace training by an instant stand-in; returns a record of its calls.
 
@@ -144,12 +160,19 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
     """
     record = SimpleNamespace(calls=0, resumed=0)
 
-    def train(data, layout, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
+    def train(tokens, sample, options, *, work_dir, on_progress, should_stop, **more):  # type: ignore[no-untyped-def]
         record.calls += 1
-        checkpoint = work_dir / "step-1"
-        record.resumed += checkpoint.exists()
-        checkpoint.mkdir(exist_ok=True)
-        (checkpoint / "weights").write_bytes(b"w")
+        record.resumed += more["resumed"] is not None
+        settings = Settings(
+            load_preset("nano"),
+            tokens.layout.chunk_size,
+            tokens.layout.group_chunks,
+            options.seed,
+            None,
+            60.0,
+            tokens.total_bytes,
+        )
+        save(work_dir, Checkpoint(settings, Progress(step=1), {}, {}))
         if "raises" in outcome:
             raise outcome["raises"]  # type: ignore[misc]
         return SimpleNamespace(

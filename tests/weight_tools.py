@@ -12,7 +12,7 @@ from mdlzip.quantised.network import (
     activation_sites,
     tensor_shapes,
 )
-from mdlzip.vocabulary import N_BYTES, Vocabulary, alphabet_of, no_merges
+from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary, alphabet_of, no_merges
 
 TINY = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=24, window=8)
 PAPER = ModelConfig(

@@ -6,9 +6,9 @@ import struct
 
 from mdlzip import limits
 from mdlzip.archive.cursor import Cursor
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
+from mdlzip.symbols.layout import Layout
 
 CONFIG_BYTES = 23
 NORMS = ("rms", "layer")
@@ -37,7 +37,9 @@ def pack_config(config: ModelConfig, layout: Layout) -> bytes:
     )
 
 
-def unpack_config(payload: bytes, size: int, base: int = 0) -> tuple[ModelConfig, Layout]:
+def unpack_config(
+    payload: bytes | bytearray, size: int, base: int = 0
+) -> tuple[ModelConfig, Layout]:
     """The model's shape and the cut of `size` bytes; CorruptArchive if any field is out of range.
 
     base: offset of the payload in the archive, for messages.

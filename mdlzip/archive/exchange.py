@@ -18,20 +18,29 @@ from typing import Any
 import numpy as np
 
 from mdlzip import limits
-from mdlzip.archive.weights import alphabet_bitmap, bitmap_alphabet
+from mdlzip.archive.weights_head import alphabet_bitmap, bitmap_alphabet
 from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
+from mdlzip.quantised.memory import weights_memory_bytes
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
     activation_sites,
     tensor_shapes,
 )
-from mdlzip.vocabulary import Vocabulary, all_bytes, merges_bytes, pack_merges, unpack_merges
+from mdlzip.resources import check_memory
+from mdlzip.symbols.vocabulary import (
+    Vocabulary,
+    all_bytes,
+    merges_bytes,
+    pack_merges,
+    unpack_merges,
+)
 
 FORMAT = "mdlzip weights 1"
 PARTS = {"indices": "I32", "values": "I8", "scale": "F64", "step": "I32"}
+_IMPORTED_COPIES = 2  # of the largest tensor's entries while it is checked, as in an export
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _BITMAP = re.compile(r"[0-9a-f]{64}")
 _HEXADECIMAL = re.compile(r"[0-9a-f]*")
@@ -59,17 +68,18 @@ def export_safetensors(
     save_file(arrays, path, metadata=metadata)
 
 
-def import_safetensors(path: Path) -> tuple[IntegerNetwork, int, int]:
+def import_safetensors(path: Path, memory: int | None = None) -> tuple[IntegerNetwork, int, int]:
     """The network in a file of `export_safetensors`, chunk_size and group_chunks.
 
     The file may come from anyone: CorruptArchive names what is wrong. OSError if it is unreadable.
-    Shapes are compared with the model's before a tensor is read.
+    Shapes are compared with the model's before a tensor is read, and what they take with `memory`
+    (bytes, None for no limit): LimitExceeded.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return _Import(path, file).read()
+            return _Import(path, file).read(memory)
     except SafetensorError as error:
         raise CorruptArchive(f"{path}: not a safetensors file ({error})") from error
 
@@ -86,7 +96,7 @@ class _Import:
         self._file = file
         self._metadata: dict[str, str] = file.metadata() or {}
 
-    def read(self) -> tuple[IntegerNetwork, int, int]:
+    def read(self, memory: int | None) -> tuple[IntegerNetwork, int, int]:
         """Metadata first, then every tensor."""
         if self._metadata.get("format") != FORMAT:
             raise self._fail(f"metadata format is not {FORMAT!r}")
@@ -98,6 +108,8 @@ class _Import:
         wanted = {f"{name}.{part}" for name in shapes for part in PARTS}
         for name in sorted(wanted ^ set(self._file.keys())):
             raise self._fail(f"tensor {name} is {'missing' if name in wanted else 'unknown'}")
+        nnz = max(self._nnz(name, shape) for name, shape in shapes.items())
+        check_memory(weights_memory_bytes(config, nnz=_IMPORTED_COPIES * nnz), memory)
         tensors = {name: self._tensor(name, shape) for name, shape in shapes.items()}
         return IntegerNetwork(config, tensors, exponents, vocabulary), chunk_size, group_chunks
 
@@ -174,11 +186,14 @@ class _Import:
             )
         return np.asarray(self._file.get_tensor(f"{name}.{part}"))
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> QuantTensor:
+    def _nnz(self, name: str, shape: tuple[int, ...]) -> int:
         extent = self._file.get_slice(f"{name}.values").get_shape()
         if len(extent) != 1 or extent[0] > prod(shape):
             raise self._fail(f"{name}.values has shape {extent} for {prod(shape)} cells")
-        nnz = extent[0]
+        return int(extent[0])
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> QuantTensor:
+        nnz = self._nnz(name, shape)
         indices = self._part(name, "indices", (len(shape), nnz)).astype(np.int64)
         values = self._part(name, "values", (nnz,))
         bounds = np.array(shape, dtype=np.int64)[:, None]

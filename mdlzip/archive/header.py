@@ -8,9 +8,9 @@ from enum import IntEnum
 from zlib import crc32
 
 from mdlzip.archive.cursor import Cursor
+from mdlzip.archive.source import MAGIC
 from mdlzip.errors import CorruptArchive, UnsupportedVersion
 
-MAGIC = b"\x93mdz"
 VERSION = 1
 HEADER_BYTES = 26
 NO_METADATA = 0xFFFF  # mode of an archive made from a pipe: nothing to restore
@@ -56,7 +56,7 @@ class Header:
         return body + struct.pack("<I", crc32(body))
 
 
-def unpack_header(buffer: bytes | memoryview) -> Header:
+def unpack_header(buffer: bytes | bytearray | memoryview) -> Header:
     """Parse the first 26 bytes of an archive.
 
     Raises CorruptArchive (not an archive, damaged, reserved values) or UnsupportedVersion.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from dataclasses import dataclass
 
+from mdlzip.archive.blocks import CRC_BYTES, pack_table, unpack_table
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.chunks import Layout
 from mdlzip.errors import CorruptArchive
 from mdlzip.limits import CODED_SLACK_BYTES, MAX_CODED_BYTES_PER_BYTE
+from mdlzip.symbols.layout import Layout
 
 MIN_GROUP_BYTES = 2 * (1 + 4)  # one varint and one checksum, in the frame and in the index
 
@@ -28,8 +28,7 @@ class GroupTable:
 
     def pack(self) -> bytes:
         """Payload of the index section: all lengths as varints, then all checksums as u32."""
-        lengths = b"".join(map(put_varint, self.lengths))
-        return lengths + struct.pack(f"<{len(self.crcs)}I", *self.crcs)
+        return b"".join(map(put_varint, self.lengths)) + pack_table(self.crcs)
 
 
 def coded_ceiling(layout: Layout, group: int) -> int:
@@ -45,7 +44,7 @@ def index_ceiling(layout: Layout) -> int:
     return layout.n_groups * (4 + len(put_varint(coded_ceiling(layout, 0))))
 
 
-def unpack_index(payload: bytes, layout: Layout, base: int = 0) -> GroupTable:
+def unpack_index(payload: bytes | bytearray, layout: Layout, base: int = 0) -> GroupTable:
     """Parse the index of `layout`; CorruptArchive unless it fits exactly."""
     if len(payload) < 5 * layout.n_groups:
         raise CorruptArchive(
@@ -55,7 +54,6 @@ def unpack_index(payload: bytes, layout: Layout, base: int = 0) -> GroupTable:
     table = GroupTable.empty()
     for group in range(layout.n_groups):
         table.lengths.append(cursor.varint("coded length", coded_ceiling(layout, group)))
-    raw = cursor.take(4 * layout.n_groups, "group checksums")
+    table.crcs = unpack_table(cursor.take(CRC_BYTES * layout.n_groups, "group checksums"))
     cursor.finish()
-    table.crcs.extend(struct.unpack(f"<{layout.n_groups}I", raw))
     return table

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mdlzip.archive.blocks import CRC_BYTES, table_bytes
 from mdlzip.archive.config_section import CONFIG_BYTES
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.header import HEADER_BYTES
 from mdlzip.archive.sections import DIGEST_BYTES, INDEX_OFFSET_BYTES, SECTION_HEADER_BYTES
 
-CRC_BYTES = 4
 METADATA_BYTES = 2 + 8  # mode and mtime of the fixed header
 
 Ledger = dict[str, int]
@@ -29,17 +29,26 @@ def _frame(n_sections: int, name_bytes: int, optional_bytes: int) -> Ledger:
 
 def stored_ledger(size: int) -> Ledger:
     """Lines of a stored archive of `size` original bytes."""
-    return {**_frame(0, 0, 0), "data": size}
+    return _general(_frame(0, 0, 0), size, size)
 
 
-def payload_ledger(name_bytes: int, payload_bytes: int, optional: Iterable[int] = ()) -> Ledger:
-    """Lines of a zstd or xz archive; name_bytes: 0 means that there is no name section.
+def payload_ledger(
+    name_bytes: int, payload_bytes: int, size: int, optional: Iterable[int] = ()
+) -> Ledger:
+    """Lines of a zstd or xz archive of `size` original bytes.
 
-    optional: payload bytes of each optional section.
+    name_bytes: 0 means that there is no name section; optional: payload bytes of each optional
+    section.
     """
     sizes = list(optional)
     n_sections = 1 + bool(name_bytes) + len(sizes)
-    return {**_frame(n_sections, name_bytes, sum(sizes)), "data": payload_bytes}
+    return _general(_frame(n_sections, name_bytes, sum(sizes)), payload_bytes, size)
+
+
+def _general(lines: Ledger, data_bytes: int, size: int) -> Ledger:
+    """The lines with the data and the table of block checksums."""
+    checksums = lines["checksums"] + table_bytes(size)
+    return {**lines, "checksums": checksums, "data": data_bytes}
 
 
 def learned_ledger(

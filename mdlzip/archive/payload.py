@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, cast
 
+from mdlzip.archive.blocks import table_bytes
 from mdlzip.archive.header import Method
 from mdlzip.archive.source import SectionSource
-from mdlzip.errors import CorruptArchive, LimitExceeded
+from mdlzip.errors import CorruptArchive
 from mdlzip.limits import (
     MAX_LZMA_DICTIONARY_BYTES,
     MAX_ZSTD_WINDOW_BYTES,
     READ_BLOCK_BYTES,
 )
+from mdlzip.resources import GENERAL_PROGRAM_BYTES, check_memory
 
-ZSTD_LEVEL = 22
-DECODER_OVERHEAD_BYTES = 1 << 22  # blocks, tables and the like, beside window or dictionary
-ZSTD_HEAD_BYTES = 14  # the longest frame header without magic
+HARDEST, QUICK = 22, 6  # levels of zstd; LZMA has one only
+DECODER_OVERHEAD_BYTES = 3 << 20  # blocks, tables and the like, beside window or dictionary
+ZSTD_HEAD_BYTES = 2  # descriptor and window
+ZSTD_BLOCK_HEAD_BYTES = 3
+ZSTD_BLOCK_BYTES = 1 << 17  # the most that one block holds, coded or plain
+_ZSTD_RLE, _ZSTD_RESERVED = 1, 3  # types of a block
+LZMA_HEAD_BYTES = 1
 
 Sink = Callable[[bytes], object]
 
 
-def encode(method: Method, blocks: Iterable[bytes], size: int, sink: Sink) -> None:
-    """Compress `size` bytes given in blocks into `sink`, as hard as the method can."""
-    (_encode_zstd if method is Method.ZSTD else _encode_lzma)(blocks, size, sink)
+def encode(
+    method: Method, blocks: Iterable[bytes], size: int, sink: Sink, level: int = HARDEST
+) -> None:
+    """Compress `size` bytes given in blocks into `sink`; level: of zstd, LZMA is at its hardest."""
+    if method is Method.ZSTD:
+        _encode_zstd(blocks, size, sink, level)
+    else:
+        _encode_lzma(blocks, size, sink)
 
 
 def decode(
@@ -48,11 +58,11 @@ def decode(
         raise CorruptArchive(f"payload section: {section.left} bytes follow the compressed stream")
 
 
-def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink) -> None:
+def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink, level: int) -> None:
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        ZSTD_LEVEL,
+        level,
         source_size=size,
         format=zstandard.FORMAT_ZSTD1_MAGICLESS,
         write_content_size=False,
@@ -66,44 +76,56 @@ def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink) -> None:
 
 
 def _decode_zstd(section: SectionSource, size: int, memory: int | None) -> Iterator[bytes]:
+    """The frame is walked block by block, so that nothing of it is left to the library's leniency:
+
+    a second frame, a skippable one or any byte behind the last block is an error.
+    """
     import zstandard
 
-    kind = zstandard.FORMAT_ZSTD1_MAGICLESS
-    head = section.read(ZSTD_HEAD_BYTES)
-    try:
-        window = zstandard.get_frame_parameters(head, format=kind).window_size
-    except zstandard.ZstdError as error:
-        raise CorruptArchive(f"payload section: {error}") from None
-    if window > MAX_ZSTD_WINDOW_BYTES:
-        raise CorruptArchive(f"payload section: zstd window of {window} bytes is not allowed")
-    check_memory(window + DECODER_OVERHEAD_BYTES, memory)
-    decoder = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES, format=kind)
-    # Frame after frame, so that bytes behind the only frame are an error and not overlooked.
-    source = cast("BinaryIO", _Rejoined(head, section))
-    reader = decoder.stream_reader(source, read_across_frames=True)
-    left = size + 1  # the reader is never asked for more than one byte too many
-    while left:
+    head = section.exactly(ZSTD_HEAD_BYTES, "the zstd frame header")
+    window = zstd_window(head, size)
+    check_memory(memory_bytes(window, size), memory)
+    decoder = zstandard.ZstdDecompressor(
+        max_window_size=MAX_ZSTD_WINDOW_BYTES, format=zstandard.FORMAT_ZSTD1_MAGICLESS
+    ).decompressobj()
+    last = False
+    while not last:
+        block = section.exactly(ZSTD_BLOCK_HEAD_BYTES, "a zstd block header")
+        fields = int.from_bytes(block, "little")
+        last, kind, length = bool(fields & 1), fields >> 1 & 3, fields >> 3
+        if kind == _ZSTD_RESERVED or length > min(window, ZSTD_BLOCK_BYTES):
+            raise CorruptArchive(f"payload section: zstd block of type {kind}, {length} bytes")
+        block += section.exactly(1 if kind == _ZSTD_RLE else length, "a zstd block")
         try:
-            block = reader.read(min(left, READ_BLOCK_BYTES))
+            plain = decoder.decompress(head + block)
         except zstandard.ZstdError as error:
             raise CorruptArchive(f"payload section: {error}") from None
-        if not block:
-            return
-        left -= len(block)
-        yield block
+        head = b""
+        yield plain
 
 
-class _Rejoined:
-    """A section whose first bytes were read already."""
+def declared_window(method: Method, section: SectionSource, size: int) -> int:
+    """Bytes of history that the payload asks for; reads its first bytes."""
+    if method is Method.XZ:
+        return lzma_window(section.exactly(LZMA_HEAD_BYTES, "the dictionary's exponent"), size)
+    return zstd_window(section.exactly(ZSTD_HEAD_BYTES, "the zstd frame header"), size)
 
-    def __init__(self, head: bytes, section: SectionSource) -> None:
-        self._head = head
-        self._section = section
 
-    def read(self, size: int = -1) -> bytes:
-        """As `SectionSource.read`."""
-        head, self._head = self._head, b""
-        return head or self._section.read(size)
+def zstd_window(head: bytes, size: int) -> int:
+    """Bytes of history that a zstd frame header asks for; CorruptArchive if it is not allowed.
+
+    head: its two bytes, descriptor and window; size: bytes of the original.
+    """
+    if head[0]:
+        raise CorruptArchive(
+            f"payload section: zstd frame descriptor {head[0]:#04x}; content size, checksum,"
+            " dictionary and reserved bits must be 0"
+        )
+    base = 1 << (10 + (head[1] >> 3))
+    window = base + (base >> 3) * (head[1] & 7)
+    if window > window_bytes(Method.ZSTD, size):
+        raise CorruptArchive(f"payload section: zstd window of {window} bytes is not allowed")
+    return window
 
 
 def lzma_dictionary(size: int) -> int:
@@ -112,10 +134,15 @@ def lzma_dictionary(size: int) -> int:
 
 
 def window_bytes(method: Method, size: int) -> int:
-    """Bytes of history that decoding `size` bytes takes at most, as our encoders choose it."""
+    """Most bytes of history that a payload for `size` bytes may ask for."""
     if method is Method.XZ:
         return 1 << lzma_dictionary(size)
     return min(MAX_ZSTD_WINDOW_BYTES, 1 << max(10, (size - 1).bit_length()))
+
+
+def memory_bytes(window: int, size: int) -> int:
+    """Peak of decoding with that much history; the checksums of the blocks are held, too."""
+    return GENERAL_PROGRAM_BYTES + window + DECODER_OVERHEAD_BYTES + table_bytes(size)
 
 
 def _encode_lzma(blocks: Iterable[bytes], size: int, sink: Sink) -> None:
@@ -130,11 +157,9 @@ def _encode_lzma(blocks: Iterable[bytes], size: int, sink: Sink) -> None:
 
 
 def _decode_lzma(section: SectionSource, size: int, memory: int | None) -> Iterator[bytes]:
-    exponent = int.from_bytes(section.read(1) or b"\0", "little")
-    if not 12 <= exponent or 1 << exponent > MAX_LZMA_DICTIONARY_BYTES:
-        raise CorruptArchive(f"payload section: dictionary of 2^{exponent} bytes is not allowed")
-    check_memory((1 << exponent) + DECODER_OVERHEAD_BYTES, memory)
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << exponent}]
+    window = declared_window(Method.XZ, section, size)
+    check_memory(memory_bytes(window, size), memory)
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": window}]
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters)
     left = size + 1
     while left and not decoder.eof:
@@ -152,15 +177,9 @@ def _decode_lzma(section: SectionSource, size: int, memory: int | None) -> Itera
         raise CorruptArchive("payload section: bytes follow the LZMA2 stream")
 
 
-def check_memory(need: int, memory: int | None) -> None:
-    """LimitExceeded naming the need and the remedy if `need` bytes are more than allowed."""
-    if memory is not None and need > memory:
-        raise LimitExceeded(
-            f"decoding needs about {mebibytes(need)} of memory, allowed are {mebibytes(memory)};"
-            f" pass --memory {mebibytes(need)} to allow it"
-        )
-
-
-def mebibytes(n: int) -> str:
-    """`n` bytes, rounded up, in the unit `--memory` understands."""
-    return f"{-(-n // (1 << 20))}MiB"
+def lzma_window(head: bytes, size: int) -> int:
+    """Bytes of the dictionary that the payload's first byte asks for; CorruptArchive as above."""
+    exponent = head[0]
+    if not 12 <= exponent <= lzma_dictionary(size):
+        raise CorruptArchive(f"payload section: dictionary of 2^{exponent} bytes is not allowed")
+    return 1 << exponent

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from zlib import crc32
 
-from mdlzip.archive import payload as payload_codec
+from mdlzip.archive.blocks import table_bytes, unpack_table
 from mdlzip.archive.config_section import CONFIG_BYTES, unpack_config
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method, unpack_header
@@ -31,10 +32,10 @@ from mdlzip.archive.sections import (
     skip_payload,
     unpack_name,
 )
-from mdlzip.archive.source import ByteSource, Readable, SectionSource
-from mdlzip.chunks import Layout
+from mdlzip.archive.source import ByteSource, SectionSource
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive
+from mdlzip.fileio import Readable
 from mdlzip.limits import (
     EXPANSION_SLACK,
     MAX_EXPANSION,
@@ -43,9 +44,8 @@ from mdlzip.limits import (
     WEIGHT_BYTES_PER_CELL,
     WEIGHT_SLACK_BYTES,
 )
-from mdlzip.quantised.network import tensor_shapes
-
-FOOTER_BYTES = INDEX_OFFSET_BYTES + DIGEST_BYTES
+from mdlzip.quantised.memory import n_cells
+from mdlzip.symbols.layout import Layout
 
 
 class ArchiveReader:
@@ -53,8 +53,7 @@ class ArchiveReader:
 
     Attributes after construction: header, name (None if not stored), and for learned archives
     config and layout. Then, in this order: `weights()`, `frames()` to its end, `finish()` for
-    learned archives; `content()` for the others, which yields the original and ends with the
-    digest in `digest`.
+    learned archives, which puts the original's SHA-256 into `digest`; for the others see `general`.
 
     total: size of the archive if known (a seekable file), so that truncation is seen at once.
     Every method raises CorruptArchive (the header also UnsupportedVersion).
@@ -69,23 +68,45 @@ class ArchiveReader:
         self.optional: list[int] = []
         self.table = GroupTable.empty()
         self.digest = b""
-        if self.header.method is Method.STORED:
-            self._check_total(HEADER_BYTES + self.header.size + DIGEST_BYTES, exact=True)
+        method, size = self.header.method, self.header.size
+        if method is Method.STORED:
+            self._check_end(size)
             return
+        if size == 0:
+            raise CorruptArchive(f"header: nothing is kept as {method.label}; it must be stored")
         self._section = self._after_name()
-        if self.header.method is Method.LEARNED:
+        if method is Method.LEARNED:
             self._read_configuration()
+        else:
+            self._read_payload_header()
 
-    def _head(self) -> bytes:
+    def _head(self) -> bytes | bytearray:
         """The header of a file; what is too short to be an archive is named by its first bytes."""
         return self.source.exactly(min(HEADER_BYTES, self.total or 0), "header")
 
-    def _check_total(self, need: int, *, exact: bool = False) -> None:
-        if self.total is not None and (self.total < need or (exact and self.total != need)):
+    def _check_total(self, need: int) -> None:
+        if self.total is not None and self.total < need:
             raise CorruptArchive(
-                f"the archive has {self.total} bytes, its header asks for"
-                f" {'exactly' if exact else 'at least'} {need}: truncated or damaged"
+                f"the archive has {self.total} bytes, its header asks for at least {need}:"
+                " truncated or damaged"
             )
+
+    def _check_end(self, data_bytes: int) -> None:
+        """After the header of the data: compare where they end with the size of the file.
+
+        CorruptArchive says how many bytes are missing or follow.
+        """
+        end = self.source.offset + data_bytes + self._footer_bytes()
+        self._check_total(end)
+        if self.total is not None and self.total > end:
+            self.source.seek(end)
+            self.source.expect_end(self.total)
+
+    def _footer_bytes(self) -> int:
+        """Bytes behind the data: offset of the index or block checksums, then the digest."""
+        if self.header.method is Method.LEARNED:
+            return INDEX_OFFSET_BYTES + DIGEST_BYTES
+        return table_bytes(self.header.size) + DIGEST_BYTES
 
     def _after_name(self) -> SectionHeader:
         """Read the name and skip optional sections; returns the header that follows them."""
@@ -119,16 +140,29 @@ class ArchiveReader:
         self.config, self.layout = unpack_config(payload, self.header.size, base)
         self._check_total(self.source.offset + self.layout.n_groups * MIN_GROUP_BYTES)
 
-    def weights(self) -> bytes:
-        """Payload of the weights section; look at `config` and the memory limit first."""
+    def weights_section(self) -> SectionSource:
+        """The weights section, to be read in pieces; `end_of` must follow when all are read."""
         section = read_section_header(self.source)
         self._expect(section, Kind.WEIGHTS)
-        cells = n_cells(self.config)
-        return read_payload(
-            self.source, section, WEIGHT_BYTES_PER_CELL * cells + WEIGHT_SLACK_BYTES
-        )
+        check_length(section, WEIGHT_BYTES_PER_CELL * n_cells(self.config) + WEIGHT_SLACK_BYTES)
+        self._check_total(self.source.offset + section.length + self._footer_bytes())
+        self._section = section
+        return SectionSource(self.source, section.length, section.seed, section.label)
 
-    def frames(self) -> Iterator[tuple[int, bytes]]:
+    def end_of(self, part: SectionSource) -> None:
+        """Read what is left of the section that was opened last and verify its checksum."""
+        while part.read():
+            pass
+        check_crc(self._section, part.crc)
+
+    def weights(self) -> bytes | bytearray:
+        """Payload of the weights section; look at `config` and the memory limit first."""
+        part = self.weights_section()
+        payload = part.all()
+        self.end_of(part)
+        return payload
+
+    def frames(self) -> Iterator[tuple[int, bytes | bytearray]]:
         """Number and coded bytes of every group, each one's checksum verified."""
         section = read_section_header(self.source)
         self._expect(section, Kind.GROUPS)
@@ -161,6 +195,7 @@ class ArchiveReader:
         return table
 
     def _tail(self) -> GroupTable:
+        """Index and footer at the current offset."""
         index_offset = self.source.offset
         section = read_section_header(self.source)
         self._expect(section, Kind.INDEX)
@@ -174,11 +209,24 @@ class ArchiveReader:
         return table
 
     def jump_to_index(self) -> tuple[GroupTable, int]:
-        """After `weights()`, on a seekable file: the index, and where the first frame begins."""
+        """After the weights, on a seekable file: the index, and where the first frame begins."""
         section = read_section_header(self.source)
         self._expect(section, Kind.GROUPS)
         check_framed(section)
-        start, end = self.source.offset, (self.total or 0) - FOOTER_BYTES
+        start = self.source.offset
+        try:
+            return self._index_from_footer(start), start
+        except CorruptArchive:
+            # Where the end is wrong the way from the front tells what is: a frame that is cut off,
+            # bytes behind the archive, another index.
+            self.source.seek(section.offset)
+            for _ in self.frames():
+                pass
+            self.finish()
+            raise
+
+    def _index_from_footer(self, start: int) -> GroupTable:
+        end = (self.total or 0) - self._footer_bytes()
         self.source.seek(max(start, end))
         (offset,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
         if not start <= offset < end:
@@ -187,24 +235,14 @@ class ArchiveReader:
         table = self._tail()
         if start + sum(map(frame_bytes, table.lengths)) != offset:
             raise CorruptArchive("index section: the groups do not fill the groups section")
-        return table, start
-
-    def jump_to_footer(self, n: int) -> None:
-        """Seek past `n` bytes of data, which must end where the footer begins; read the digest."""
-        if self.source.offset + n + DIGEST_BYTES != self.total:
-            raise CorruptArchive(
-                f"the data end at {self.source.offset + n}, the archive has {self.total} bytes"
-            )
-        self.source.seek(self.source.offset + n)
-        self._read_digest()
+        return table
 
     def scan(self) -> GroupTable:
-        """Check the container from the weights to the end, then return to the weights.
+        """Check the container from the groups to the end, then return to the groups.
 
-        Only on a seekable file, and before `weights()`; nothing is decoded.
+        Only on a seekable file, and after the weights; nothing is decoded.
         """
         mark = self.source.offset
-        self.weights()
         for _ in self.frames():
             pass
         table = self.finish()
@@ -212,49 +250,38 @@ class ArchiveReader:
         self.table = GroupTable.empty()
         return table
 
-    def content(self, memory: int | None) -> Iterator[bytes]:
-        """The original in blocks (stored, zstd, xz); LimitExceeded if `memory` does not suffice."""
-        size, method = self.header.size, self.header.method
-        if method is Method.STORED:
-            yield from self.source.blocks(size, "stored data")
-        else:
-            section = self._section
-            self._expect(section, Kind.PAYLOAD)
-            check_length(section, self._payload_ceiling())
-            if size > section.length * MAX_EXPANSION + EXPANSION_SLACK:
-                raise CorruptArchive(
-                    f"payload section: {section.length} bytes cannot hold the {size} declared"
-                )
-            part = SectionSource(self.source, section.length, section.seed, section.label)
-            yield from payload_codec.decode(method, part, size, memory)
-            check_crc(section, part.crc)
+    @property
+    def data_bytes(self) -> int:
+        """Stored, zstd, xz: bytes that hold the original, as the header declares."""
+        stored = self.header.method is Method.STORED
+        return self.header.size if stored else self._section.length
+
+    def payload(self) -> SectionSource:
+        """Zstd, xz: the compressed stream; `end_of` must follow when it is decoded."""
+        section = self._section
+        return SectionSource(self.source, section.length, section.seed, section.label)
+
+    def _read_payload_header(self) -> None:
+        section, size = self._section, self.header.size
+        self._expect(section, Kind.PAYLOAD)
+        check_length(section, 2 * size + EXPANSION_SLACK)
+        if size > section.length * MAX_EXPANSION + EXPANSION_SLACK:
+            raise CorruptArchive(
+                f"payload section: {section.length} bytes cannot hold the {size} declared"
+            )
+        self._check_end(section.length)
+
+    def footer(self) -> array[int]:
+        """Stored, zstd, xz: the block checksums behind the data; reads the digest, too."""
+        table = unpack_table(self.source.exactly(table_bytes(self.header.size), "block checksums"))
         self._read_digest()
-
-    def _payload_ceiling(self) -> int:
-        return 2 * self.header.size + EXPANSION_SLACK
-
-    def payload_bytes(self) -> int:
-        """Length of the zstd or xz stream, as declared."""
-        self._expect(self._section, Kind.PAYLOAD)
-        check_length(self._section, self._payload_ceiling())
-        return self._section.length
+        return table
 
     def _read_digest(self) -> None:
-        self.digest = self.source.exactly(DIGEST_BYTES, "footer")
-        self.source.expect_end()
+        self.digest = bytes(self.source.exactly(DIGEST_BYTES, "footer"))
+        self.source.expect_end(self.total)
 
 
 def frame_bytes(length: int) -> int:
     """Bytes of the frame around a coded group of `length` bytes."""
     return len(put_varint(length)) + 4 + length
-
-
-def n_cells(config: ModelConfig) -> int:
-    """Number of weights of the model, zero or not."""
-    cells = 0
-    for shape in tensor_shapes(config).values():
-        n = 1
-        for extent in shape:
-            n *= extent
-        cells += n
-    return cells

@@ -82,7 +82,7 @@ def read_section_header(source: ByteSource) -> SectionHeader:
     return SectionHeader(kind, length, crc, seed, offset)
 
 
-def read_payload(source: ByteSource, header: SectionHeader, ceiling: int) -> bytes:
+def read_payload(source: ByteSource, header: SectionHeader, ceiling: int) -> bytes | bytearray:
     """The payload of a section of at most `ceiling` bytes, its checksum verified."""
     check_length(header, ceiling)
     payload = source.exactly(header.length, header.label)
@@ -130,7 +130,18 @@ def storable_name(name: str | None) -> str | None:
     return name if len(name.encode()) <= MAX_NAME_BYTES else None
 
 
-def unpack_name(payload: bytes) -> str:
+def harmless_name(name: str) -> bool:
+    """Whether a stored name may be used without asking.
+
+    Not if it is hidden, looks like an option, ends or begins in a blank, or has characters that
+    cannot be seen and may turn what is around them (category Cf).
+    """
+    if name.startswith((".", "-")) or name != name.strip():
+        return False
+    return not any(unicodedata.category(c) == "Cf" for c in name)
+
+
+def unpack_name(payload: bytes | bytearray) -> str:
     """The stored file name; CorruptArchive if it could reach outside the folder or a terminal."""
     try:
         name = payload.decode("utf-8")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 from zlib import crc32
 
+from mdlzip.archive.blocks import BlockSums, n_blocks, pack_table, table_bytes
 from mdlzip.archive.config_section import pack_config
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.header import HEADER_BYTES, Header
@@ -21,12 +23,15 @@ from mdlzip.archive.sections import (
     pack_section,
     section_head,
 )
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError
 from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.symbols.layout import Layout
 
-STORED_OVERHEAD_BYTES = HEADER_BYTES + DIGEST_BYTES
+
+def stored_archive_bytes(size: int) -> int:
+    """Size of a stored archive of `size` original bytes."""
+    return HEADER_BYTES + size + table_bytes(size) + DIGEST_BYTES
 
 
 class Writable(Protocol):
@@ -62,25 +67,35 @@ def _name_section(name: str | None) -> bytes:
     return pack_section(Kind.NAME, name.encode()) if name else b""
 
 
-def payload_archive_bytes(name: str | None, payload_bytes: int) -> int:
-    """Size of a zstd or xz archive with that payload."""
-    return STORED_OVERHEAD_BYTES + len(_name_section(name)) + SECTION_HEADER_BYTES + payload_bytes
+def payload_archive_bytes(name: str | None, payload_bytes: int, size: int) -> int:
+    """Size of a zstd or xz archive of `size` original bytes with that payload."""
+    sections = len(_name_section(name)) + SECTION_HEADER_BYTES + payload_bytes
+    return HEADER_BYTES + sections + table_bytes(size) + DIGEST_BYTES
 
 
 def write_stored(sink: Writable, header: Header, blocks: Iterable[bytes], digest: bytes) -> Ledger:
     """Header, the original itself, footer; returns the ledger."""
-    out = _Counting(sink)
+    out, sums = _Counting(sink), BlockSums()
     out.write(header.pack())
     for block in blocks:
+        sums.update(block)
         out.write(block)
-    out.write(digest)
+    _write_footer(out, header, sums.finish(), digest)
     return _balanced(stored_ledger(header.size), out.offset)
 
 
 def write_payload(
-    sink: Writable, header: Header, name: str | None, payload: BinaryIO, digest: bytes
+    sink: Writable,
+    header: Header,
+    name: str | None,
+    payload: BinaryIO,
+    sums: array[int],
+    digest: bytes,
 ) -> Ledger:
-    """An archive around the compressed stream in the seekable file `payload`."""
+    """An archive around the compressed stream in the seekable file `payload`.
+
+    sums: checksum of each block of the original, see `blocks.block_sums`.
+    """
     out = _Counting(sink)
     out.write(header.pack())
     out.write(_name_section(name))
@@ -94,8 +109,15 @@ def write_payload(
     payload.seek(0)
     while block := payload.read(READ_BLOCK_BYTES):
         out.write(block)
-    out.write(digest)
-    return _balanced(payload_ledger(len((name or "").encode()), length), out.offset)
+    _write_footer(out, header, sums, digest)
+    ledger = payload_ledger(len((name or "").encode()), length, header.size)
+    return _balanced(ledger, out.offset)
+
+
+def _write_footer(out: _Counting, header: Header, sums: array[int], digest: bytes) -> None:
+    if len(sums) != n_blocks(header.size):
+        raise MdlzipError(f"internal error: {len(sums)} block checksums for {header.size} bytes")
+    out.write(pack_table(sums) + digest)
 
 
 def write_learned(

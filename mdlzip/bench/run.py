@@ -169,7 +169,9 @@ def run_model(
             )
             timer.stop()
             training, encode_s = dict(report.figures), report.encode_s
-        with codec.open(str(target), device=options.device, memory=options.memory) as opened:
+        with codec.open(
+            str(target), device=options.device, threads=options.threads, memory=options.memory
+        ) as opened:
             opened.read(0, 1)  # one group: start-up and compilation are not the decoder's speed
         back = Path(folder) / "back"
         start = time.perf_counter()

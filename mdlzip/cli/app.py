@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import Annotated, Any, cast
 
@@ -24,6 +25,7 @@ from mdlzip.cli.short_forms import Grammar, LeveledCommand, expand
 from mdlzip.cli.study_cmd import study
 from mdlzip.cli.test_cmd import test
 from mdlzip.errors import MdlzipError
+from mdlzip.process.settings import wait_passively
 
 _NAME = "mdlzip"
 _COMPLETION = "_MDLZIP_COMPLETE"
@@ -79,7 +81,15 @@ def main(argv: list[str] | None = None) -> None:
     streams.settle_streams()
     line = sys.argv[1:] if argv is None else argv
     speak_events(wants_events(line))
-    sys.exit(_finished(_run(line)))
+    leave_on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(leave_on_interrupt):  # not ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        wait_passively()
+        code = _run(line)
+    finally:
+        signal.signal(signal.SIGINT, leave_on_interrupt)
+    sys.exit(_finished(code))
 
 
 def _run(line: list[str]) -> int:

@@ -18,6 +18,7 @@ from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import STDIO, check_input, check_output
 from mdlzip.cli.values import parse_path
 from mdlzip.errors import UsageError
+from mdlzip.process.settings import prepare_training
 from mdlzip.report import document, printable, to_json
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def bench(
     from mdlzip.bench.baselines import DEFAULT, make_codec
     from mdlzip.bench.run import run_bench
 
+    prepare_training(fixed_steps=effort.steps is not None)
     names = DEFAULT if against is None else [n for n in against.split(",") if n]
     for name in names:
         make_codec(name)  # a misspelt name must not be found out after an hour of training
@@ -125,7 +127,7 @@ def _write(path: Path, batch: Batch, *, force: bool) -> None:
 
     with open_output(path, force=force, seekable=False) as out:
         out.write(to_json(document(batch.key, batch.entries)).encode() + b"\n")
-        out.commit(None, None)
+        out.commit()
 
 
 def _text(measured: BenchResult) -> str:

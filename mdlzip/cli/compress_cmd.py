@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from mdlzip.cli import options as opt
 from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.call_files import CallFiles
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress
+from mdlzip.cli.progress import make_progress, warn
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import (
     STDIO,
@@ -24,7 +25,8 @@ from mdlzip.cli.terminal import (
     single_destination,
 )
 from mdlzip.cli.values import parse_path
-from mdlzip.errors import Interrupted, UsageError
+from mdlzip.errors import Interrupted
+from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions, CompressReport
@@ -54,7 +56,7 @@ class Training:
             "--metrics",
             parser=parse_path,
             metavar="FILE",
-            help="Write metrics as JSON lines (one FILE).",
+            help="Write metrics as JSON lines, those of all FILEs.",
         ),
     ] = None
 
@@ -87,12 +89,11 @@ def compress(
     The estimate is printed first. One Ctrl-C leaves a checkpoint that --resume goes on from;
     a second one stops at once.
     """
+    prepare_training(fixed_steps=effort.steps is not None)
     # between two pipes, as tar starts it, there is progress but no report
     voice = display if files or display.verbose else replace(display, quiet=True)
     files = files_or_stdin(files)
     target = destination(files, output, stdout=stdout, joined=False)
-    if training.metrics is not None and len(files) > 1:
-        raise UsageError("--metrics takes one FILE: each would replace the metrics of the last")
     options = opt.compress_options(
         effort,
         recipe,
@@ -106,6 +107,7 @@ def compress(
         resume=training.resume,
         metrics=training.metrics,
     )
+    metrics_before = _made(training.metrics)
     seen = CallFiles(files)
     batch = Batch(files, voice, to_stderr=single_destination(files[0], target) == STDIO)
 
@@ -115,9 +117,20 @@ def compress(
         check_not_folder(file)
         dst = single_destination(file, target)
         check_output(dst, force=force)
-        return _outcome(_compress_one(file, dst, options, seen, display))
+        made = _made(training.metrics) not in (None, metrics_before)
+        chosen = replace(options, append_metrics=made)
+        return _outcome(_compress_one(file, dst, chosen, seen, display))
 
     return batch.run(one)
+
+
+def _made(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from one that was there before under the same name."""
+    try:
+        status = None if path is None else os.stat(path)
+    except OSError:
+        return None
+    return None if status is None else (status.st_ino, status.st_ctime_ns)
 
 
 def _compress_one(
@@ -133,6 +146,9 @@ def _compress_one(
     with make_progress(display.progress, quiet=display.quiet) as show:
 
         def on_progress(phase: str, done: float, total: float, note: str) -> None:
+            if phase == codec.WARNING:
+                warn(show, note, quiet=display.quiet)
+                return
             switch.enter_phase(graceful=phase in CHECKPOINTED_PHASES)
             show(phase, done, total, note)
 

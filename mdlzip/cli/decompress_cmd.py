@@ -40,7 +40,7 @@ def decompress(
     ] = False,
     force: opt.Force = False,
     source: opt.Source,
-    machine: opt.Machine,
+    machine: opt.Decoding,
     display: opt.Display,
 ) -> int:
     """Give the original back, bit for bit, with its name, mode and time."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from mdlzip import __version__
 from mdlzip.cli import options as opt
 from mdlzip.cli.console import result, result_json, table
 from mdlzip.cli.failures import guarded
+from mdlzip.process.cores import usable_cores
+from mdlzip.process.kernels import kernel_names
 
 _PACKAGES = ("torch", "numpy", "numba", "constriction", "safetensors", "zstandard", "typer", "rich")
 _EXTRAS = ("brotli", "pyppmd", "matplotlib")
@@ -18,7 +21,7 @@ _EXTRAS = ("brotli", "pyppmd", "matplotlib")
 
 @dataclass(frozen=True)
 class Probe:
-    """The exactness probe on one device: digest found and whether it is the pinned one."""
+    """An exactness probe: what computed, whether the digest is the pinned one, and the digest."""
 
     device: str
     ok: bool
@@ -28,7 +31,7 @@ class Probe:
 @guarded
 def doctor(as_json: opt.Json = False, verbose: opt.Verbose = 0) -> int:
     """Check this machine; exit code 0 only if every device computes the pinned integers."""
-    probes = [_probe(device) for device in _devices()]
+    probes = _probes()
     facts = _facts()
     healthy = all(p.ok for p in probes)
     if as_json:
@@ -36,7 +39,7 @@ def doctor(as_json: opt.Json = False, verbose: opt.Verbose = 0) -> int:
         result_json({"schema": 1, "healthy": healthy, **facts, "probes": probed})
     else:
         rows = [(k, _flat(v)) for k, v in facts.items()]
-        rows += [(f"exactness on {p.device}", p.detail) for p in probes]
+        rows += [(f"exactness: {p.device}", p.detail) for p in probes]
         result(table(("what", "found"), rows, "<<"))
         result("all is well" if healthy else "this machine must not be trusted with archives")
     return 0 if healthy else 1
@@ -45,12 +48,16 @@ def doctor(as_json: opt.Json = False, verbose: opt.Verbose = 0) -> int:
 def _flat(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
     return str(value)
 
 
 def _facts() -> dict[str, object]:
+    """To be called after the probes: which kernels they have run is one of the facts."""
     import torch
 
+    checked = kernel_names(used=True)
     return {
         "mdlzip": __version__,
         "python": sys.version.split()[0],
@@ -58,9 +65,12 @@ def _facts() -> dict[str, object]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "extras": {name: _version(name) for name in _EXTRAS},
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "cuda": _cuda(),
+        "kernel_cache": _kernel_cache(),
+        "kernels_checked": checked,
+        "kernels_not_checked": sorted(set(kernel_names()) - set(checked)),
     }
 
 
@@ -82,20 +92,35 @@ def _cuda() -> str:
     return ", ".join(names)
 
 
-def _devices() -> list[str]:
+def _kernel_cache() -> str:
+    from mdlzip.process.kernel_cache import folders
+
+    found = folders()
+    if found.to_write:
+        return str(found.to_write)
+    if found.to_read:
+        return f"{found.to_read[-1]} (read only)"
+    return "none: every start compiles; set NUMBA_CACHE_DIR to a folder that is yours alone"
+
+
+def _probes() -> list[Probe]:
+    """One for every device that predicts, one for the coder of the weights."""
     import torch
 
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    from mdlzip.quantised import selftest
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found = [_probe(d, partial(selftest.self_test, d), selftest.EXPECTED) for d in devices]
+    weights = _probe("weights", selftest.weights_self_test, selftest.EXPECTED_WEIGHTS)
+    return [*found, weights]
 
 
-def _probe(device: str) -> Probe:
-    """Run the integer predictor on a pinned input and compare the digest with the constant."""
-    from mdlzip.quantised.selftest import EXPECTED, self_test
-
+def _probe(device: str, run: Callable[[], str], expected: str) -> Probe:
+    """Run a self-test and compare its digest with the constant."""
     try:
-        found = self_test(device)
+        found = run()
     except Exception as problem:
         return Probe(device, False, f"failed: {type(problem).__name__}: {problem}")
-    if found != EXPECTED:
-        return Probe(device, False, f"WRONG: {found[:16]}, expected {EXPECTED[:16]}")
+    if found != expected:
+        return Probe(device, False, f"WRONG: {found[:16]}, expected {expected[:16]}")
     return Probe(device, True, f"exact ({found[:16]})")

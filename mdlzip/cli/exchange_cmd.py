@@ -30,6 +30,7 @@ def export_weights(
     ],
     force: opt.Force = False,
     memory: opt.Memory = "2GiB",
+    allow_slow: opt.AllowSlow = False,
     voice: opt.Voice,
 ) -> int:
     """Write the weights as NAME.indices, NAME.values and NAME.scale, for any reader."""
@@ -41,7 +42,7 @@ def export_weights(
         check_input(file, archive=True)
         check_output(output, force=force)
         with StopSwitch().installed():
-            codec.export_weights(file, output, force=force, memory=limit)
+            codec.export_weights(file, output, force=force, memory=limit, allow_slow=allow_slow)
         made = None if output == STDIO else output
         text = f"{printable(file)}: weights -> {printable(output)}"
         return Outcome({"file": file, "output": made}, text, made)

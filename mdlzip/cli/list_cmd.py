@@ -9,6 +9,7 @@ from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.console import result, table
 from mdlzip.cli.failures import guarded
 from mdlzip.cli.terminal import check_input, files_or_stdin
+from mdlzip.cli.values import parse_size
 from mdlzip.report import printable
 
 if TYPE_CHECKING:
@@ -18,16 +19,23 @@ _HEADERS = ("archive", "method", "original", "compressed", "ratio", "bits/byte")
 
 
 @guarded
-def list_archives(files: opt.Files = None, *, voice: opt.Voice) -> int:
+def list_archives(
+    files: opt.Files = None,
+    *,
+    threads: opt.Threads = None,
+    memory: opt.Memory = "2GiB",
+    voice: opt.Voice,
+) -> int:
     """Show sizes and method; with -v the ledger, the model and the memory needed to decode."""
     from mdlzip import codec
     from mdlzip.report import info_json
 
+    limit = parse_size(memory)
     found: list[tuple[str, ArchiveInfo]] = []
 
     def one(file: str) -> Outcome:
         check_input(file, archive=True)
-        info = codec.inspect(file)
+        info = codec.inspect(file, memory=limit, threads=threads)
         found.append((file, info))
         return Outcome(info_json(file, info))
 
@@ -58,5 +66,11 @@ def _details(info: ArchiveInfo) -> str:
     if info.name is not None:
         parts.append(f"name: {printable(info.name)}")
     parts.append(f"sha256 of the original: {info.sha256}")
-    parts.append(f"memory to decode: {info.decode_memory_bytes / 2**20:,.0f} MiB")
+    need = f"memory to decode: {-(-info.decode_memory_bytes // 2**20):,} MiB"
+    if info.decode_threads is not None:
+        need += f" with {info.decode_threads} thread" + "s" * (info.decode_threads > 1)
+    parts.append(need)
+    if info.decode_operations is not None:
+        each = info.decode_operations / info.original_bytes
+        parts.append(f"work to decode: {info.decode_operations:.2g} operations, {each:.2g} a byte")
     return "\n".join(p for p in parts if p)

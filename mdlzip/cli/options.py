@@ -56,6 +56,17 @@ Weights = Annotated[
         help="coded, or coo for the plain form the paper counts.",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        "-T",
+        min=1,
+        metavar="N",
+        envvar="MDLZIP_THREADS",
+        help="CPU threads; the decoded bytes never depend on it. [default: all]",
+    ),
+]
 Memory = Annotated[
     str,
     typer.Option(
@@ -121,17 +132,7 @@ class Place:
     """Where to compute. Raises UsageError for a device that is unknown or not there."""
 
     device: Device = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads",
-            "-T",
-            min=1,
-            metavar="N",
-            envvar="MDLZIP_THREADS",
-            help="CPU threads; the decoded bytes never depend on it. [default: all]",
-        ),
-    ] = None
+    threads: Threads = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -150,6 +151,23 @@ class Machine(Place):
     def chosen(self) -> Mapping[str, Any]:
         """As `Place.chosen`, with memory in bytes."""
         return {**super().chosen(), "memory": parse_size(self.memory)}
+
+
+AllowSlow = Annotated[
+    bool,
+    typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
+]
+
+
+@dataclass(frozen=True)
+class Decoding(Machine):
+    """As `Machine`, for reading archives that may come from anyone."""
+
+    allow_slow: AllowSlow = False
+
+    def chosen(self) -> Mapping[str, Any]:
+        """As `Machine.chosen`."""
+        return {**super().chosen(), "allow_slow": self.allow_slow}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from mdlzip.cli.console import event, to_stderr
+from mdlzip.cli.console import event, speaks_events, to_stderr
 from mdlzip.errors import UsageError
 from mdlzip.report import printable
 
@@ -56,6 +56,18 @@ def make_progress(mode: str, *, quiet: bool) -> Progress:
     if mode == "always" or (sys.stderr.isatty() and not dumb):
         return BarProgress(force=mode == "always")
     return PlainProgress()
+
+
+def warn(show: Progress, text: str, *, quiet: bool) -> None:
+    """Tell of something that went wrong without harm, as a line of its own above any bar."""
+    if speaks_events():
+        event("warning", message=text)
+    elif not quiet:
+        line = f"warning: {text}"
+        if type(show) is NoProgress:
+            to_stderr(f"mdlzip: {printable(line)}")
+        else:
+            show(PLAN, 0, 0, line)
 
 
 class NoProgress:

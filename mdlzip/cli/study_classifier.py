@@ -18,6 +18,7 @@ from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.study_options import Folder, Log, Seeds
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_settings
 from mdlzip.errors import UsageError
+from mdlzip.process.cores import usable_cores
 
 if TYPE_CHECKING:
     from mdlzip.studies.classifiers.recipes import Recipe
@@ -147,11 +148,13 @@ def imagenet(
     """Table 2: ResNet-50 on ImageNet. DIR holds train/CLASS/*.jpeg and val/CLASS/*.jpeg."""
     call = _Call(data, output, seeds, runs, log, place, display)
 
+    readers = usable_cores() if workers is None else workers
+
     def make(recipe: Recipe, device: str) -> Callable[[int], Problem]:
         from mdlzip.studies.classifiers.imagenet import folder_problem
 
         def problem(seed: int) -> Problem:
-            return folder_problem("resnet-50", data, recipe, seed, size=size, workers=workers)
+            return folder_problem("resnet-50", data, recipe, seed, size=size, workers=readers)
 
         problem(0)  # a wrong folder must not be found out later
         return problem

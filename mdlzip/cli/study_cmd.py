@@ -9,6 +9,7 @@ from mdlzip.cli.study_classifier import cifar, imagenet, mnist
 from mdlzip.cli.study_overhead import overhead
 from mdlzip.cli.study_teacher import teacher_student
 from mdlzip.cli.study_transformer import transformer
+from mdlzip.process.settings import prepare_training
 
 study = typer.Typer(
     name="study",
@@ -16,6 +17,14 @@ study = typer.Typer(
     rich_markup_mode=None,
     help="Reproduce the studies of the paper: runs as JSON lines, tables, plots.",
 )
+
+
+@study.callback()
+def prepare() -> None:
+    """Reproduce the studies of the paper: runs as JSON lines, tables, plots."""
+    prepare_training(fixed_steps=True)
+
+
 study.command("transformer", cls=LeveledCommand)(transformer)
 study.command("mnist")(mnist)
 study.command("cifar")(cifar)

@@ -47,7 +47,7 @@ def overhead(
         StopSwitch().installed(),
         make_progress(display.progress, quiet=display.quiet) as show,
     ):
-        found = measure_overhead(corpus.data, names, options, rounds, show)
+        found = measure_overhead(corpus, names, options, rounds, show)
     if display.as_json:
         result_json({"schema": 1, "file": file.name, "rounds": rounds, **asdict(found)})
     elif not display.quiet:

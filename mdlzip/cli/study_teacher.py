@@ -14,6 +14,7 @@ from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.study_options import Folder, Log, Seeds
 from mdlzip.cli.values import parse_list
+from mdlzip.process.cores import thread_count
 
 _HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
 
@@ -77,13 +78,11 @@ def teacher_student(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
 
-    import torch
-
     from mdlzip.studies import plots
     from mdlzip.studies.students.study import Plan, run_study
 
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
-    workers = threads or torch.get_num_threads()
+    workers = thread_count(threads)
     with StopSwitch().installed(), make_progress(display.progress, quiet=display.quiet) as show:
         found = run_study(
             plan, output, resume=log.resume, force=log.force, workers=workers, on_progress=show

@@ -14,6 +14,7 @@ from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.study_options import Folder, Log, Seeds
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_size
+from mdlzip.process.settings import prepare_training
 
 
 @guarded
@@ -68,6 +69,7 @@ def transformer(
         tuple(parse_list(crosses, str, "--crosses")),
         seeds,
     )
+    prepare_training(fixed_steps=effort.steps is not None)
     options = opt.compress_options(effort, settings, place)
     paths = [parse_path(file) for file in files]
     log.check_folder(output, paths)

@@ -12,7 +12,7 @@ from mdlzip.report import printable
 
 
 @guarded
-def test(files: opt.Files = None, *, machine: opt.Machine, display: opt.Display) -> int:
+def test(files: opt.Files = None, *, machine: opt.Decoding, display: opt.Display) -> int:
     """Decode the archives, compare every checksum, write nothing."""
     from mdlzip import codec
 

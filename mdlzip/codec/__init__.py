@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mdlzip.codec.encode import compress
     from mdlzip.codec.exchange import export_weights, import_weights, read_network
     from mdlzip.codec.inspection import inspect
+    from mdlzip.codec.options import WARNING as WARNING
     from mdlzip.codec.options import (
         ArchiveInfo,
         CompressOptions,
@@ -38,6 +39,7 @@ _HOME = {
     "CompressReport": "options",
     "DecompressReport": "options",
     "Progress": "options",
+    "WARNING": "options",
 }
 
 __all__ = [  # noqa: RUF022 (in the order of use)
@@ -56,6 +58,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "CompressReport",
     "DecompressReport",
     "Progress",
+    "WARNING",
 ]
 
 

@@ -6,22 +6,32 @@ import io
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 from zlib import crc32
 
+from mdlzip.archive.blocks import compared
 from mdlzip.archive.cursor import Cursor, put_varint
+from mdlzip.archive.general import block_table, content
 from mdlzip.archive.header import HEADER_BYTES, Method
+from mdlzip.archive.payload import memory_bytes
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import Machine, decoded_groups, fitted, unpack
+from mdlzip.codec.decode import group_decoder
+from mdlzip.codec.fitting import Machine, load
 from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
 from mdlzip.fileio import checked_path, plain_errors
-from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.limits import CHECK_BLOCK_BYTES, DEFAULT_MEMORY_BYTES
+from mdlzip.resources import check_memory
+
+if TYPE_CHECKING:
+    from mdlzip.quantised.groups import GroupDecoder
 
 CACHED_GROUPS = 8
-CACHED_BYTES = 1 << 24
-BATCH_BYTES = 1 << 24  # groups of a long read are decoded together, this much at a time
+CACHED_BYTES = 1 << 23
+BATCH_BYTES = 1 << 23  # groups of a long read are decoded together, this much at a time
 
 
 class _Part(Protocol):
@@ -34,8 +44,8 @@ class _Part(Protocol):
 class ArchiveFile:
     """An archive opened for random access; a context manager. Not for use by several threads.
 
-    size: bytes of the original. Group checksums are verified as groups are read; a stored archive
-    has none, so only `mdlzip.test` tells whether it is whole.
+    size: bytes of the original. No byte is given out before the checksum of its group or block was
+    compared; only `mdlzip.test` compares that of the whole.
     """
 
     def __init__(self, file: BinaryIO, size: int, part: _Part) -> None:
@@ -72,6 +82,7 @@ def open_archive(
     device: str = "cpu",
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY_BYTES,
+    allow_slow: bool = False,
 ) -> ArchiveFile:
     """Open an archive for reading parts of the original.
 
@@ -79,7 +90,7 @@ def open_archive(
     where the last read ended, or from the start. Raises as `mdlzip.decompress`.
     """
     path = checked_path(path, "path")
-    machine = Machine(device, threads, memory)
+    machine = Machine(device, threads, memory, allow_slow)
     with plain_errors(f"{path}: cannot open"):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -93,7 +104,7 @@ def open_archive(
         reader = ArchiveReader(file, total)
         part: _Part
         if reader.header.method is Method.STORED:
-            part = _Stored(file)
+            part = _Stored(file, reader, machine)
         elif reader.header.method is Method.LEARNED:
             part = _Learned(file, reader, machine)
         else:
@@ -105,15 +116,24 @@ def open_archive(
 
 
 class _Stored:
-    def __init__(self, file: BinaryIO) -> None:
+    """Any block of the file, compared with its checksum."""
+
+    def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
+        check_memory(memory_bytes(0, reader.header.size), machine.memory)
         self._file = file
+        self._size = reader.header.size
+        self._table = block_table(reader)
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
-        self._file.seek(HEADER_BYTES + start)
-        data = self._file.read(stop - start)
-        if len(data) != stop - start:
-            raise CorruptArchive("the archive ends within the stored data")
-        yield data
+        for number in range(start // CHECK_BLOCK_BYTES, -(-stop // CHECK_BLOCK_BYTES)):
+            base = number * CHECK_BLOCK_BYTES
+            length = min(CHECK_BLOCK_BYTES, self._size - base)
+            self._file.seek(HEADER_BYTES + base)
+            data = self._file.read(length)
+            if len(data) != length:
+                raise CorruptArchive("the archive ends within the stored data")
+            compared(data, self._table[number], number)
+            yield data[max(0, start - base) : stop - base]
 
 
 class _Sequential:
@@ -127,7 +147,8 @@ class _Sequential:
 
     def _start(self) -> None:
         self._file.seek(0)
-        self._content = ArchiveReader(self._file, self._total).content(self._machine.memory)
+        reader = ArchiveReader(self._file, self._total)
+        self._content = content(reader, self._machine.memory)
         self._block, self._block_start = b"", 0
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
@@ -152,9 +173,9 @@ class _Learned:
 
     def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
         self._file = file
-        self._machine = fitted(reader, machine)
         self._layout = reader.layout
-        self._network = unpack(reader)
+        self._network, self._fit = load(reader, machine)
+        check_memory(self._fit.memory_bytes + CACHED_BYTES + BATCH_BYTES, machine.memory)
         self._table, first = reader.jump_to_index()
         self._offsets = list(accumulate(map(frame_bytes, self._table.lengths), initial=first))
         self._cache: OrderedDict[int, bytes] = OrderedDict()
@@ -172,14 +193,22 @@ class _Learned:
         """Decoded groups in order, from the cache where they are."""
         plain = {g: self._cache[g] for g in groups if g in self._cache}
         coded = [(g, self._coded(g)) for g in groups if g not in plain]
-        decoded = decoded_groups(self._network, self._layout, coded, self._machine)
-        for group, data in decoded if coded else ():
-            if crc32(data) != self._table.crcs[group]:
-                raise CorruptArchive(f"group {group}: decodes to other bytes than were compressed")
-            plain[group] = bytes(data)
+        if coded:
+            with closing(self._decoder.decode(coded)) as decoded:
+                for group, data in decoded:
+                    self._check(group, data)
+                    plain[group] = data
         for group in groups:
             self._keep(group, plain[group])
             yield group, plain[group]
+
+    @cached_property
+    def _decoder(self) -> GroupDecoder:
+        return group_decoder(self._network, self._layout, self._fit)
+
+    def _check(self, group: int, plain: bytes) -> None:
+        if crc32(plain) != self._table.crcs[group]:
+            raise CorruptArchive(f"group {group}: decodes to other bytes than were compressed")
 
     def _coded(self, group: int) -> bytes:
         length = self._table.lengths[group]

@@ -7,36 +7,50 @@ import os
 import stat
 import sys
 import time
-import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
+from mdlzip.archive.general import content
 from mdlzip.archive.header import Header, Method
-from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.chunks import Layout
-from mdlzip.codec.options import SUFFIX, DecompressReport, Progress, no_progress
-from mdlzip.corpus import STDIN
+from mdlzip.archive.sections import harmless_name
+from mdlzip.codec.fitting import Fit, Machine, load
+from mdlzip.codec.options import (
+    SUFFIX,
+    DecompressReport,
+    Progress,
+    check_device,
+    no_progress,
+)
+from mdlzip.corpus import STDIN, is_standard_stream
 from mdlzip.errors import CorruptArchive, ExportRefused, IsFolder, MdlzipError, UsageError
-from mdlzip.fileio import check_output, checked_path, is_stream, open_output, plain_errors
+from mdlzip.fileio import (
+    Metadata,
+    check_output,
+    check_removable,
+    checked_path,
+    is_stream,
+    open_descriptor,
+    open_output,
+    open_stream,
+    plain_errors,
+    remove_if_same,
+    restored_mode,
+)
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
+from mdlzip.symbols.layout import Layout
+
+if TYPE_CHECKING:
+    from mdlzip.quantised.groups import GroupDecoder
 
 Sink = Callable[[bytes], object]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and with how much decoding may run; memory: bytes, None for no limit."""
-
-    device: str = "auto"
-    threads: int | None = None
-    memory: int | None = DEFAULT_MEMORY_BYTES
 
 
 def decompress(
@@ -50,39 +64,53 @@ def decompress(
     on_progress: Progress | None = None,
     remove_source: bool = False,
     stored_name: bool = False,
+    allow_slow: bool = False,
     check_target: Callable[[Path], None] | None = None,
 ) -> DecompressReport:
-    """Give the original back, with its permissions and time.
+    """Give the original back, with its owner, permissions and time.
 
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
-    (stdout if it comes from stdin). stored_name: take the stored name even if it is hidden, begins
-    with a dash or holds invisible characters. check_target: called with the output's path before
+    (stdout if it comes from stdin). stored_name: take that name even if it is hidden, looks like
+    an option or holds invisible characters. allow_slow: decode even what costs time out of
+    proportion to its size, see docs/security.md. check_target: called with the output's path before
     anything is written; what it raises passes. Raises CorruptArchive, UnsupportedVersion,
     LimitExceeded, OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
     if dst is not None:
         checked_path(dst, "dst")
+    machine = Machine(device, threads, memory, allow_slow)
     with open_source(src) as (file, total):
+        opened = os.fstat(file.fileno()) if total is not None else None
         reader = ArchiveReader(file, total)
-        target = _target(src, dst, reader.name, any_name=stored_name)
-        source = None if str(src) == STDIN else Path(src)
-        if remove_source and (source is None or target is None or is_stream(target)):
-            raise UsageError("the archive is only removed if it and the output are files")
+        target = _target(src, dst, reader.name, trusted=stored_name)
+        source = None if is_standard_stream(src) else Path(src)
+        if remove_source:
+            if source is None or target is None or is_stream(target) or opened is None:
+                raise UsageError("the archive is only removed if it and the output are files")
+            check_removable(source)
         if target:
             check_output(target, source=source, force=force)
             if check_target is not None:
                 check_target(target)
-        with open_output(target, force=force, seekable=False) as out:
-            machine = Machine(device, threads, memory)
+        with open_output(target, force=force, seekable=False, sparse=True) as out:
             decode_archive(reader, out.write, machine, on_progress or no_progress)
             header = reader.header
-            known = header.has_metadata
-            out.commit(header.mode if known else None, header.mtime_ns if known else None)
-        if remove_source and source:
-            _remove_archive(source, file)
+            out.commit(_metadata(header, opened))
+        if remove_source and source and opened:
+            remove_if_same(source, opened)
     seconds = time.monotonic() - began
     return DecompressReport(str(src), target, header.method.label, header.size, seconds)
+
+
+def _metadata(header: Header, archive: os.stat_result | None) -> Metadata:
+    """Time of the original, owner and group of the archive, permissions that neither forbids."""
+    if not header.has_metadata:
+        return Metadata()
+    if archive is None:
+        return Metadata(restored_mode(header.mode, None), header.mtime_ns)
+    mode = restored_mode(header.mode, stat.S_IMODE(archive.st_mode))
+    return Metadata(mode, header.mtime_ns, archive.st_uid, archive.st_gid)
 
 
 def test(
@@ -92,17 +120,18 @@ def test(
     device: str = "auto",
     threads: int | None = None,
     on_progress: Progress | None = None,
+    allow_slow: bool = False,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
+    machine = Machine(device, threads, memory, allow_slow)
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        machine = Machine(device, threads, memory)
         decode_archive(reader, lambda block: None, machine, on_progress or no_progress)
 
 
 @contextlib.contextmanager
 def open_source(src: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
-    """The archive as a binary file, and its size if it is a regular file."""
+    """The archive as a binary file, and its size if it is a regular file that tells it."""
     path = checked_path(src, "src")
     if str(src) == STDIN:
         yield sys.stdin.buffer, None
@@ -110,10 +139,11 @@ def open_source(src: str | Path) -> Iterator[tuple[BinaryIO, int | None]]:
     with plain_errors(f"{path}: cannot open"):
         if path.is_dir():
             raise IsFolder(f"{path}: is a folder, not an archive")
-        file = path.open("rb")
+        file = open_stream(path)
     with file:
         status = os.fstat(file.fileno())
-        yield file, status.st_size if stat.S_ISREG(status.st_mode) else None
+        regular = stat.S_ISREG(status.st_mode) and open_descriptor(path) is None
+        yield file, status.st_size if regular and status.st_size else None
 
 
 def decode_archive(
@@ -131,9 +161,10 @@ def decode_archive(
     if reader.header.method is Method.LEARNED:
         blocks = learned_blocks(reader, machine)
     else:
-        blocks = reader.content(machine.memory)
+        blocks = content(reader, machine.memory)
     hasher, done, size = sha256(), 0, reader.header.size
-    with plain_errors("cannot read the archive"):
+    # Closed at once, whatever happens: threads that work ahead must not outlive their reader.
+    with closing(blocks), plain_errors("cannot read the archive"):
         for block in blocks:
             hasher.update(block)
             sink(block)
@@ -144,59 +175,59 @@ def decode_archive(
     return reader.header
 
 
-def learned_blocks(reader: ArchiveReader, machine: Machine) -> Iterator[bytes]:
+def learned_blocks(reader: ArchiveReader, machine: Machine) -> Generator[bytes]:
     """Decoded groups in order, each checked against the index.
 
     On a file the container is checked from end to end before the first group is decoded, since
     decoding may take hours; on a pipe the index comes last and so does its check.
     """
-    machine = fitted(reader, machine)
+    network, fit = load(reader, machine)
     known = reader.scan().crcs if reader.total is not None else None
-    network = unpack(reader)
     frames = reader.frames()
     crcs = array("I")
-    for group, plain in decoded_groups(network, reader.layout, frames, machine):
-        start, stop = reader.layout.group_span(len(crcs))
-        if group != len(crcs) or len(plain) != stop - start:
-            raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
-        crcs.append(crc32(plain))
-        if known is not None:
-            _check_groups(crcs[-1:], known[group : group + 1], group)
-        yield plain
+    with closing(group_decoder(network, reader.layout, fit).decode(frames)) as groups:
+        for group, plain in groups:
+            start, stop = reader.layout.group_span(len(crcs))
+            if group != len(crcs) or len(plain) != stop - start:
+                raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
+            crcs.append(crc32(plain))
+            if known is not None:
+                _check_groups(crcs[-1:], known[group : group + 1], group)
+            yield plain
     if len(crcs) != reader.layout.n_groups or any(True for _ in frames):
         raise MdlzipError(f"internal error: {len(crcs)} groups decoded")
     _check_groups(crcs, reader.finish().crcs, 0)
 
 
-def decoded_groups(
-    network: IntegerNetwork,
-    layout: Layout,
-    coded: Iterable[tuple[int, bytes]],
-    machine: Machine,
-) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each coded group; CorruptArchive if no encoder made such a network."""
-    from mdlzip.quantised.groups import decode_groups
+def group_decoder(network: IntegerNetwork, layout: Layout, fit: Fit) -> GroupDecoder:
+    """What decodes groups of the archive; CorruptArchive if no encoder made such a network."""
+    loaded, before = torch_is_loaded(), resident_bytes()
+    from mdlzip.quantised.groups import GroupDecoder
 
+    machine = fit.machine
     device = pick_device(machine.device)
+    now = resident_bytes()
+    if not loaded and before and now:
+        check_process(fit.memory_bytes, machine.memory, before, now)
     try:
-        yield from decode_groups(network, layout, coded, device=device, threads=machine.threads)
+        return GroupDecoder(
+            network,
+            layout,
+            device=device,
+            threads=machine.threads,
+            tile_chunks=machine.tile_chunks,
+        )
     except ExportRefused as error:
         raise CorruptArchive(f"weights section: {error}") from error
 
 
 def pick_device(name: str) -> str:
     """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
-    if name == "cpu":
-        return name
-    import torch
-
     if name == "auto":
+        import torch
+
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0]
-        raise UsageError(f"device {name}: {reason}") from None
+    check_device(name)
     return name
 
 
@@ -210,70 +241,31 @@ def _check_groups(found: array[int], expected: array[int], first: int) -> None:
     )
 
 
-def unpack(reader: ArchiveReader) -> IntegerNetwork:
-    """The network of a learned archive whose reader stands before the weights."""
-    from mdlzip.archive.weights import unpack_weights
-
-    try:
-        return unpack_weights(reader.weights(), reader.config)
-    except ExportRefused as error:
-        raise CorruptArchive(f"weights section: {error}") from error
-
-
-def fitted(reader: ArchiveReader, machine: Machine) -> Machine:
-    """The machine with as many of its threads as the memory limit has room for.
-
-    Raises LimitExceeded if not even one has. Looks at the headers alone.
-    """
-    threads = machine.threads or os.cpu_count() or 1
-    while threads > 1 and predicted_memory(reader, threads) > (machine.memory or sys.maxsize):
-        threads -= 1
-    check_memory(predicted_memory(reader, threads), machine.memory)
-    return replace(machine, threads=threads)
-
-
-def predicted_memory(reader: ArchiveReader, threads: int | None = None) -> int:
-    """Bytes that decoding will need at its peak with `threads` (None: one per core)."""
-    from mdlzip.quantised.memory import decode_memory_bytes
-
-    threads = threads or os.cpu_count() or 1
-    return int(decode_memory_bytes(reader.config, reader.layout, threads))
-
-
 def _target(
-    src: str | Path, dst: str | Path | None, name: str | None, *, any_name: bool
+    src: str | Path, dst: str | Path | None, name: str | None, *, trusted: bool
 ) -> Path | None:
     """Where the original goes; None for stdout."""
     if dst is not None:
         return None if str(dst) == STDIN else Path(dst)
-    if str(src) == STDIN:
+    if is_standard_stream(src):
         return None
     path = Path(src)
-    if name is not None and _encodable(name) and (any_name or _harmless(name)):
+    if name is not None and (trusted or harmless_name(name)) and _encodable(name):
         return path.with_name(name)
     if path.name.endswith(SUFFIX) and path.name != SUFFIX:
         return path.with_name(path.name.removesuffix(SUFFIX))
-    raise UsageError(f"{path}: the name does not end in {SUFFIX}; give the output's with -o")
-
-
-def _harmless(name: str) -> bool:
-    """Whether a stranger's archive may choose `name`: seen in listings, and no option."""
-    invisible = any(unicodedata.category(c) == "Cf" for c in name)
-    return not name.startswith((".", "-")) and not invisible
+    if name is None:
+        raise UsageError(f"{path}: the name does not end in {SUFFIX}; give the output's with -o")
+    raise UsageError(
+        f"{path}: holds the name {name!r}, which is not taken unasked; give the output's with -o,"
+        " or -N for that one"
+    )
 
 
 def _encodable(name: str) -> bool:
-    """Whether file names of this locale can hold `name`."""
+    """Whether the system's encoding of file names has all characters of `name`."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _remove_archive(path: Path, file: BinaryIO) -> None:
-    with plain_errors(f"{path}: cannot remove"):
-        now, opened = os.stat(path), os.fstat(file.fileno())
-        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
-            raise MdlzipError(f"{path}: was replaced meanwhile, so it is not removed")
-        path.unlink()

@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-from zlib import crc32
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mdlzip.archive.blocks import block_sums
 from mdlzip.archive.header import NO_METADATA, Header, Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
-from mdlzip.chunks import Layout
-from mdlzip.codec.decode import Machine, decode_archive, pick_device
+from mdlzip.codec.decode import decode_archive, pick_device
+from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import (
     SUFFIX,
+    WARNING,
     CompressOptions,
     CompressReport,
     Progress,
     ShouldStop,
     no_progress,
 )
-from mdlzip.codec.work import WorkFolder, default_folder, identity
-from mdlzip.corpus import STDIN, Corpus, open_corpus
+from mdlzip.codec.resume import take_up
+from mdlzip.codec.work import WorkFolder, identity, work_folder
+from mdlzip.config import ModelConfig
+from mdlzip.corpus import STDIN, Corpus, is_standard_stream, open_corpus
 from mdlzip.errors import (
     CorruptArchive,
     ExportRefused,
     Interrupted,
+    LimitExceeded,
     MdlzipError,
     NoGain,
+    SourceChanged,
     UsageError,
     VerifyFailed,
 )
 from mdlzip.fileio import (
     Output,
+    check_apart,
     check_output,
+    check_removable,
+    check_space,
+    check_writable,
     checked_path,
     is_stream,
     open_output,
     plain_errors,
 )
+from mdlzip.quantised.memory import decode_memory_bytes, n_cells
 from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.vocabulary import N_BYTES
+from mdlzip.quantised.work import check_operations
+from mdlzip.resources import check_memory
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import sample_of
+from mdlzip.symbols.survey import Survey, take_survey
+from mdlzip.symbols.tokens import Tokens, prepare
+from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
 if TYPE_CHECKING:
+    from mdlzip.training.checkpoint import Checkpoint
     from mdlzip.training.trainer import TrainResult
+
+
+_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
 
 
 @dataclass
@@ -63,13 +85,15 @@ class _Job:
     options: CompressOptions
     progress: Progress
     should_stop: ShouldStop
-    digest: bytes = b""
     figures: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
     skipped: str | None = None
     network: IntegerNetwork | None = None
+    resumed: Checkpoint | None = None
+    tokens: Tokens | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None
+    warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -84,6 +108,18 @@ class _Job:
         if name is None or (self.target is not None and self.target.name == name + SUFFIX):
             return None
         return storable_name(name)
+
+    def warn(self, text: str) -> None:
+        """Tell the user, once, of what went wrong beside the archive."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.progress(WARNING, 0, 0, text)
+
+    def check_source(self) -> None:
+        """Raise SourceChanged if the input is not what it was; a grown one is a warning."""
+        warning = self.corpus.check_unchanged()
+        if warning:
+            self.warn(warning)
 
     def header(self, method: Method) -> Header:
         corpus = self.corpus
@@ -113,20 +149,23 @@ def compress(
     checked_path(src, "src")
     if dst is not None:
         checked_path(dst, "dst")
-    source = None if str(src) == STDIN else Path(src)
+    source = None if is_standard_stream(src) else Path(src)
     target = _target(source, dst)
-    if options.remove_source and (source is None or target is None or is_stream(target)):
-        raise UsageError("the source is only removed if it and the output are files")
-    if target is not None:
-        check_output(target, source=source, force=options.force)
-        if check_target is not None:
-            check_target(target)
+    _check_files(source, target, options)
+    if target is not None and check_target is not None:
+        check_target(target)
     with open_corpus(src) as corpus:
         job = _Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
         )
         job.network = network if corpus.size else None
-        report = _run(job, str(src))
+        try:
+            report = _run(job, str(src))
+        except (Interrupted, SourceChanged):
+            raise
+        except Exception:
+            job.check_source()  # whatever failed, failed because of that
+            raise
         if options.remove_source:
             corpus.remove_source()
     return report
@@ -135,28 +174,54 @@ def compress(
 def _target(source: Path | None, dst: str | Path | None) -> Path | None:
     if dst is not None:
         return None if str(dst) == STDIN else Path(dst)
-    return source.with_name(source.name + SUFFIX) if source else None
+    return source.with_name(source.name + SUFFIX) if source and source.name else None
+
+
+def _check_files(source: Path | None, target: Path | None, options: CompressOptions) -> None:
+    """Everything that can be wrong with the paths of a call, before the first byte is read."""
+    metrics = options.metrics
+    if options.remove_source:
+        if source is None or target is None or is_stream(target):
+            raise UsageError("the source is only removed if it and the output are files")
+        if os.path.exists(source):
+            check_removable(source)
+    if str(metrics) == STDIN and target is None:
+        raise UsageError("archive and metrics cannot both go to standard output")
+    if target is not None:
+        check_output(target, source=source, force=options.force)
+    if metrics is not None and str(metrics) != STDIN:
+        append = options.append_metrics or options.resume
+        check_output(metrics, source=source, force=options.force, append=append)
+    inputs = [path for path in (source, options.config_file) if path is not None]
+    check_apart([path for path in (target, metrics) if path is not None], inputs)
+    if target is not None and not is_stream(target):
+        check_writable(target, force=options.force)
 
 
 def _run(job: _Job, source: str) -> CompressReport:
-    given = job.network is not None
+    options, given = job.options, job.network is not None
+    survey = take_survey(job.corpus)
+    job.corpus.remember(survey.digest)
     if job.network is not None:
-        _check_alphabet(job.corpus, job.network, source)
-    text, job.digest = identity(job.corpus)
+        _check_alphabet(survey, job.network, source)
+        _check_memory(job, job.network.config)
     with ExitStack() as stack:
-        rivals = Rivals({})
-        if (job.options.fallback and not given) or job.corpus.size == 0:
-            began = time.monotonic()
-            rivals = compete(job.corpus, job.stored_name, job.progress, job.should_stop)
-            stack.callback(rivals.close)
-            job.skipped = hopeless(job.corpus.size, rivals)
-            job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
+        work = None
+        if job.network is not None:
+            job.tokens = stack.enter_context(_tokenise(job, job.network.vocabulary, None))
+        if options.resume and not given:
+            work = _enter_work_folder(job, stack)
+            job.options, job.resumed = take_up(options, work.files, work.path)
+        rivals = _compete(job, stack) if not given or job.corpus.size == 0 else Rivals({})
         job.candidates |= {method.label: size for method, size in rivals.sizes.items()}
+        rival_bytes = min(rivals.sizes.values(), default=None)
+        job.check_source()
+        if job.target is not None and rival_bytes and not is_stream(job.target):
+            check_space(job.target, rival_bytes // 2, "the archive")
         if not given and not job.skipped:
-            folder = job.options.work_dir or default_folder(job.target, job.digest)
-            work = stack.enter_context(WorkFolder(folder, text, resume=job.options.resume))
+            work = work or _enter_work_folder(job, stack)
             try:
-                _train(job, work.path, min(rivals.sizes.values(), default=None))
+                _train(job, survey, work.files, rival_bytes, stack)
             except NoGain as reason:
                 job.skipped = str(reason)
             except ExportRefused as problem:
@@ -166,30 +231,102 @@ def _run(job: _Job, source: str) -> CompressReport:
         return _write(job, rivals, source)
 
 
-def _check_alphabet(corpus: Corpus, network: IntegerNetwork, source: str) -> None:
+def _compete(job: _Job, stack: ExitStack) -> Rivals:
+    """What the general methods make of the input, in at most a quarter of the budget."""
+    options, size = job.options, job.corpus.size
+    if not options.fallback and size:
+        return Rivals({})
+    began = time.monotonic()
+    limit_s = max(_RIVALS_SHARE * options.seconds(size), _RIVALS_S)
+    if options.steps:
+        limit_s = math.inf
+    rivals = compete(
+        job.corpus,
+        job.stored_name,
+        job.progress,
+        job.should_stop,
+        memory=options.memory,
+        limit_s=limit_s,
+        threads=options.threads,
+    )
+    stack.callback(rivals.close)
+    for method, heading in rivals.cut_short.items():
+        job.warn(
+            f"{method.label} was stopped after a quarter of the budget; it was heading for"
+            f" {heading:,} bytes"
+        )
+    job.skipped = hopeless(job.layout, rivals)
+    job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
+    return rivals
+
+
+def _enter_work_folder(job: _Job, stack: ExitStack) -> WorkFolder:
+    """The locked folder for checkpoints; what was made for it goes away with it, if it is empty."""
+    options, parent = job.options, job.options.work_dir
+    target = None if job.target is None or is_stream(job.target) else job.target
+    if parent is not None and not parent.exists():
+        with plain_errors(f"{parent}: cannot make the work folder"):
+            parent.mkdir(0o700)
+        stack.callback(_remove_empty, parent)
+    path = work_folder(target, job.corpus.digest(), parent, resume=options.resume)
+    text = identity(job.corpus.size, job.corpus.digest())
+    folder = WorkFolder(path, text, resume=options.resume, fresh=options.force)
+    return stack.enter_context(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _check_memory(job: _Job, config: ModelConfig) -> None:
+    """LimitExceeded if the archive would not open under the limit that was given for it."""
+    check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
+    least = n_cells(config) // 64  # bytes of weights, at the least
+    check_operations(config, job.layout, least, "a smaller --preset")
+
+
+def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> None:
     """Raises UsageError if the file holds a byte value that a given network cannot predict."""
-    if network.alphabet.size == N_BYTES:
-        return
-    outside = network.vocabulary.ranks[:N_BYTES] < 0
-    for block in corpus.blocks():
-        values = np.frombuffer(block, np.uint8)
-        if outside[values].any():
-            raise UsageError(
-                f"{source}: holds byte value {values[outside[values]][0]}, which the given weights"
-                f" cannot predict; they know {network.alphabet.size} values"
-            )
+    outside = np.flatnonzero(survey.present & (network.vocabulary.ranks[:N_BYTES] < 0))
+    if outside.size:
+        raise UsageError(
+            f"{source}: holds byte value {outside[0]}, which the given weights"
+            f" cannot predict; they know {network.alphabet.size} values"
+        )
 
 
-def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
+def _tokenise(job: _Job, vocabulary: Vocabulary, folder: Path | None) -> Tokens:
+    def report(done: int, total: int) -> None:
+        if job.should_stop():
+            raise Interrupted("stopped while the input was being read")
+        job.progress("tokenise", done, total, "")
+
+    threads = job.options.threads
+    return prepare(job.corpus, job.layout, vocabulary, folder, threads=threads, on_block=report)
+
+
+def _train(
+    job: _Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
+) -> None:
+    from mdlzip.training.planner import choose_vocabulary
     from mdlzip.training.run import train
 
+    sample, options = sample_of(job.corpus), cast(Any, job.options)
+    preset = job.resumed.settings.preset if job.resumed else None
+    vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
+    job.tokens = stack.enter_context(_tokenise(job, vocabulary, work_dir))
     result: TrainResult = train(
-        job.corpus.data,
-        job.layout,
+        job.tokens,
+        sample,
         job.options,
         began=job.began,
         rival_bytes=rival_bytes,
+        resumed=job.resumed,
         work_dir=work_dir,
+        check_model=lambda config: _check_memory(job, config),
+        check_source=job.check_source,
+        warn=job.warn,
         on_progress=job.progress,
         should_stop=job.should_stop,
     )
@@ -199,85 +336,92 @@ def _train(job: _Job, work_dir: Path, rival_bytes: int | None) -> None:
 def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
         method, ledger = Method.LEARNED, {}
-        if job.network is not None:
-            ledger = _write_learned(job, out, job.network)
-            job.candidates[method.label] = sum(ledger.values())
+        if job.network is not None and job.tokens is not None:
+            try:
+                ledger = _write_learned(job, out, job.network, job.tokens)
+                job.candidates[method.label] = sum(ledger.values())
+            except LimitExceeded as problem:
+                if not rivals.sizes:
+                    raise
+                job.skipped = str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
             out.restart()
             ledger = _write_rival(job, out, rivals)
-        job.corpus.check_unchanged()
+        job.check_source()
         if job.options.verify:
             _verify(job, out)
-        job.corpus.check_unchanged()
-        mode = job.corpus.mode
-        out.commit(mode, None if mode is None else job.corpus.mtime_ns)
+        job.check_source()
+        out.commit(job.corpus.metadata)
     return _report(job, method, ledger, source)
 
 
-def _write_learned(job: _Job, out: Output, network: IntegerNetwork) -> Ledger:
+def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Tokens) -> Ledger:
     from mdlzip.archive.weights import pack_weights
 
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
+    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
     model = Model(network.config, job.layout, packed.data, packed.ledger)
-    header, groups = job.header(Method.LEARNED), _coded_groups(job, network)
-    ledger = write_learned(out, header, job.stored_name, model, groups, job.digest)
+    header, groups = job.header(Method.LEARNED), _coded_groups(job, network, tokens)
+    with closing(groups):
+        ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
 
-def _coded_groups(job: _Job, network: IntegerNetwork) -> Iterator[tuple[bytes, int]]:
+def _coded_groups(
+    job: _Job, network: IntegerNetwork, tokens: Tokens
+) -> Generator[tuple[bytes, int]]:
     from mdlzip.quantised.groups import encode_groups
-
-    data, layout, options = job.corpus.data, job.layout, job.options
 
     def report(done: int, total: int) -> None:
         job.progress("encode", done, total, "")
 
     coded = encode_groups(
         network,
-        data,
-        layout,
-        device=pick_device(options.device),
-        threads=options.threads,
+        tokens,
+        device=pick_device(job.options.device),
+        threads=job.options.threads,
         on_progress=report,
     )
-    for group, payload in enumerate(coded):
-        if job.should_stop():
-            raise Interrupted("stopped while the data were being coded")
-        start, stop = layout.group_span(group)
-        yield payload, crc32(data[start:stop].tobytes())
+    with closing(coded):
+        for group, payload in enumerate(coded):
+            if job.should_stop():
+                raise Interrupted("stopped while the data were being coded")
+            yield payload, tokens.crc32(group)
 
 
 def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
     method = rivals.best
     header = job.header(method)
     if method is Method.STORED:
-        return write_stored(out, header, job.corpus.blocks(), job.digest)
-    return write_payload(out, header, job.stored_name, rivals.streams[method], job.digest)
+        return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())
+    sums, stream = block_sums(job.corpus.blocks()), rivals.streams[method]
+    return write_payload(out, header, job.stored_name, stream, sums, job.corpus.digest())
 
 
 def _verify(job: _Job, out: Output) -> None:
     """Decode what was written and compare it with the input byte by byte."""
     began = time.monotonic()
-    data, position = job.corpus.data, 0
+    position = 0
 
     def compare(block: bytes) -> None:
         nonlocal position
         if job.should_stop():
             raise Interrupted("stopped while the archive was being verified")
-        if data[position : position + len(block)].tobytes() != block:
+        stop = position + len(block)
+        if stop > job.corpus.size or job.corpus.read(position, stop).tobytes() != block:
             raise VerifyFailed(
                 f"the archive decodes to other bytes near offset {position}; nothing was kept"
             )
-        position += len(block)
+        position = stop
 
     with plain_errors("cannot read the new archive back"):
         out.file.flush()
         total = out.file.seek(0, 2)
         out.file.seek(0)
-    machine = Machine(job.options.device, job.options.threads, memory=None)
+    machine = Machine(job.options.device, job.options.threads, job.options.memory)
     try:
         reader = ArchiveReader(out.file, total)
         decode_archive(reader, compare, machine, job.progress, "verify")
@@ -309,4 +453,5 @@ def _report(job: _Job, method: Method, ledger: Ledger, source: str) -> CompressR
         figures=job.figures,
         encode_s=job.encode_s.get(method.label),
         decode_s=job.decode_s,
+        warnings=tuple(job.warnings),
     )

@@ -7,33 +7,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from mdlzip.archive.header import Method
-from mdlzip.archive.payload import check_memory
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.chunks import Layout
-from mdlzip.codec.decode import open_source, predicted_memory, unpack
+from mdlzip.codec.decode import open_source
 from mdlzip.codec.encode import compress
+from mdlzip.codec.fitting import load_weights
 from mdlzip.codec.options import CompressOptions, CompressReport, Progress
 from mdlzip.corpus import STDIN
 from mdlzip.errors import UsageError
 from mdlzip.fileio import check_output, checked_path, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES, READ_BLOCK_BYTES
+from mdlzip.quantised.memory import weights_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.resources import check_memory
+from mdlzip.symbols.layout import Layout
 
 
 def read_network(
-    src: str | Path, *, memory: int = DEFAULT_MEMORY_BYTES
+    src: str | Path, *, memory: int = DEFAULT_MEMORY_BYTES, allow_slow: bool = False
 ) -> tuple[IntegerNetwork, Layout]:
     """The network and the cut of a learned archive; UsageError if another method was used."""
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
         if reader.header.method is not Method.LEARNED:
             raise UsageError(f"{src}: has no weights, it was kept as {reader.header.method.label}")
-        check_memory(predicted_memory(reader, 1), memory)
-        return unpack(reader), reader.layout
+        return load_weights(reader, memory, allow_slow=allow_slow), reader.layout
 
 
 def export_weights(
-    src: str | Path, dst: str | Path, *, force: bool = False, memory: int = DEFAULT_MEMORY_BYTES
+    src: str | Path,
+    dst: str | Path,
+    *,
+    force: bool = False,
+    memory: int = DEFAULT_MEMORY_BYTES,
+    allow_slow: bool = False,
 ) -> None:
     """Write an archive's weights as a safetensors file of COO tensors; appears whole or not.
 
@@ -45,7 +51,8 @@ def export_weights(
     target = None if str(dst) == STDIN else path
     if target is not None:
         check_output(target, source=None if str(src) == STDIN else source, force=force)
-    network, layout = read_network(src, memory=memory)
+    network, layout = read_network(src, memory=memory, allow_slow=allow_slow)
+    check_memory(weights_memory_bytes(network.config, nnz=network.nnz), memory)
     with tempfile.TemporaryDirectory(prefix="mdlzip-") as folder:
         draft = Path(folder) / "weights.safetensors"
         export_safetensors(
@@ -57,7 +64,7 @@ def export_weights(
         ):
             while block := file.read(READ_BLOCK_BYTES):
                 out.write(block)
-            out.commit(None, None)
+            out.commit()
 
 
 def import_weights(
@@ -76,9 +83,8 @@ def import_weights(
         target = checked_path(dst, "dst")
         if target.exists() and path.exists() and path.samefile(target):
             raise UsageError(f"{dst}: output and weights are the same file; choose another with -o")
+    options = options or CompressOptions()
     with plain_errors(f"{weights}: cannot read"):
-        network, chunk_size, group_chunks = import_safetensors(path)
-    options = replace(
-        options or CompressOptions(), chunk_size=chunk_size, group_chunks=group_chunks
-    )
+        network, chunk_size, group_chunks = import_safetensors(path, options.memory)
+    options = replace(options, chunk_size=chunk_size, group_chunks=group_chunks)
     return compress(src, dst, options, on_progress=on_progress, network=network)

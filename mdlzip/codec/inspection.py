@@ -1,60 +1,48 @@
-"""What an archive says of itself; no data is decoded."""
+"""What an archive says of itself; no data is decoded, and little is held in memory."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from mdlzip.archive.general import survey
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
-from mdlzip.archive.payload import DECODER_OVERHEAD_BYTES, window_bytes
-from mdlzip.archive.reader import ArchiveReader, n_cells
-from mdlzip.codec.decode import open_source, predicted_memory
+from mdlzip.archive.reader import ArchiveReader
+from mdlzip.codec.decode import open_source
+from mdlzip.codec.fitting import Machine, best_fit
 from mdlzip.codec.options import ArchiveInfo
 from mdlzip.fileio import plain_errors
-from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.quantised.memory import index_memory_bytes, n_cells
+from mdlzip.quantised.work import decode_operations
+from mdlzip.resources import GENERAL_PROGRAM_BYTES, check_memory
 
 
-def inspect(src: str | Path) -> ArchiveInfo:
+def inspect(
+    src: str | Path, *, memory: int = DEFAULT_MEMORY_BYTES, threads: int | None = None
+) -> ArchiveInfo:
     """Header, configuration, sizes and ledger of an archive; the data stay coded.
 
-    Every checksum but those of the data is verified. Raises CorruptArchive, UnsupportedVersion.
+    Every checksum is verified but, on a file, those of the data, which are not even read. memory:
+    limit of this call, and of the decoding with `threads` that is predicted. Raises CorruptArchive,
+    UnsupportedVersion, LimitExceeded.
     """
-    with _seekable(src) as (file, total):
+    with open_source(src) as (file, total), plain_errors(f"{src}: cannot read"):
         reader = ArchiveReader(file, total)
         if reader.header.method is Method.LEARNED:
-            return _learned(str(src), reader, total)
-        return _general(str(src), reader, total)
-
-
-@contextlib.contextmanager
-def _seekable(src: str | Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The archive as a seekable file; a pipe is copied to a temporary file first."""
-    with open_source(src) as (file, total):
-        if total is not None:
-            yield file, total
-            return
-        with tempfile.TemporaryFile() as spool:
-            with plain_errors(f"{src}: cannot read"):
-                while block := file.read(READ_BLOCK_BYTES):
-                    spool.write(block)
-                size = spool.tell()
-                spool.seek(0)
-            yield spool, size
+            return _learned(str(src), reader, Machine("cpu", threads, memory))
+        return _general(str(src), reader)
 
 
 def _info(
-    src: str, reader: ArchiveReader, total: int, ledger: dict[str, int], memory: int, **more: object
+    src: str, reader: ArchiveReader, ledger: dict[str, int], memory: int, **more: object
 ) -> ArchiveInfo:
     header = reader.header
     return ArchiveInfo(
         source=src,
         method=header.method.label,
         original_bytes=header.size,
-        archive_bytes=total,
+        archive_bytes=sum(ledger.values()),
         name=reader.name,
         mode=header.mode if header.has_metadata else None,
         mtime_ns=header.mtime_ns if header.has_metadata else None,
@@ -65,37 +53,44 @@ def _info(
     )
 
 
-def _general(src: str, reader: ArchiveReader, total: int) -> ArchiveInfo:
-    header, name_bytes = reader.header, len((reader.name or "").encode())
+def _general(src: str, reader: ArchiveReader) -> ArchiveInfo:
+    header, length = reader.header, reader.data_bytes
+    memory = survey(reader)
     if header.method is Method.STORED:
-        reader.jump_to_footer(header.size)
-        return _info(src, reader, total, stored_ledger(header.size), DECODER_OVERHEAD_BYTES)
-    length = reader.payload_bytes()
-    memory = DECODER_OVERHEAD_BYTES + window_bytes(header.method, header.size)
-    reader.jump_to_footer(length)
-    ledger = payload_ledger(name_bytes, length, reader.optional)
-    return _info(src, reader, total, ledger, memory)
-
-
-def _learned(src: str, reader: ArchiveReader, total: int) -> ArchiveInfo:
-    from mdlzip.archive.weights import weights_summary
-
-    memory = predicted_memory(reader)
-    weights = weights_summary(reader.weights(), reader.config)
-    table, _ = reader.jump_to_index()
+        return _info(src, reader, stored_ledger(header.size), memory)
     name_bytes = len((reader.name or "").encode())
-    ledger = learned_ledger(name_bytes, weights.ledger, table.lengths, reader.optional)
-    layout = reader.layout
+    ledger = payload_ledger(name_bytes, length, header.size, reader.optional)
+    return _info(src, reader, ledger, memory)
+
+
+def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
+    from mdlzip.archive.weights_head import weights_summary
+
+    config, layout = reader.config, reader.layout
+    check_memory(GENERAL_PROGRAM_BYTES + index_memory_bytes(layout), machine.memory)
+    part = reader.weights_section()
+    weight_bytes = part.left
+    weights = weights_summary(part, config)
+    reader.end_of(part)
+    fit = best_fit(reader, machine, weight_bytes, weights.vocabulary)
+    if reader.total is not None:
+        table, _ = reader.jump_to_index()
+    else:
+        for _ in reader.frames():
+            pass
+        table = reader.finish()
+    name_bytes = len((reader.name or "").encode())
     return _info(
         src,
         reader,
-        total,
-        ledger,
-        memory,
-        config=reader.config,
+        learned_ledger(name_bytes, weights.ledger, table.lengths, reader.optional),
+        fit.memory_bytes,
+        decode_threads=fit.machine.threads,
+        decode_operations=decode_operations(config, layout),
+        config=config,
         chunk_size=layout.chunk_size,
         group_chunks=layout.group_chunks,
         n_groups=layout.n_groups,
         nnz=weights.nnz,
-        n_weights=n_cells(reader.config),
+        n_weights=n_cells(config),
     )

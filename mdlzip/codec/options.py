@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdlzip import limits
-from mdlzip.config import ModelConfig, check_method
+from mdlzip.config import ModelConfig, check_method, load_preset
 from mdlzip.errors import UsageError
 
 Progress = Callable[[str, float, float, str], None]
-"""phase ("plan", "compare", "train", "prune", "quantise", "encode", "verify", "decode"), done,
-total, note."""
+"""phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
+"warning"), done, total, note. In "plan" and "warning" the note is all there is."""
+WARNING = "warning"
 ShouldStop = Callable[[], bool]
 
 SUFFIX = ".mdlz"
 DEFAULT_GROUP_BYTES = 1 << 16
+SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
+DEFAULT_LEVEL = 5
+_MIN_BUDGET_S = 15.0
+ANY_PRESET = "nano"  # settings are looked at on it before the file has chosen a preset
+
+
+_MAX_SEED = (1 << 63) - 1
+_MAX_STEPS = 1 << 40
+_NUMBERS: tuple[tuple[str, float, float], ...] = (
+    ("level", 1, 9),
+    ("chunk_size", limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE),
+    ("group_chunks", 1, limits.MAX_GROUP_CHUNKS),
+    ("threads", 1, 4096),
+    ("seed", 0, _MAX_SEED),
+    ("steps", 1, _MAX_STEPS),
+    ("memory", 1, 1 << 62),
+)
 
 
 @dataclass(frozen=True)
 class CompressOptions:
-    """How to compress; every field has a default.
+    """How to compress; every field has a default. Paths may be given as text.
 
-    budget_s: seconds for training; level: 1..9 instead; preset, config_file, overrides
-    ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes; group_chunks: chunks in a
-    group, None for about 64 KiB. method: l0 method, None for the preset's. weights: "coded" or
-    "coo". fallback: keep a general-purpose method if it is smaller. work_dir: folder for
-    checkpoints, None for a hidden one beside the output. memory: limit for decoding, bytes.
+    budget_s: seconds for training; level: 1..9 instead; steps: training steps instead; preset,
+    config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes;
+    group_chunks: chunks in a group, None for about 64 KiB. method: l0 method, None for the
+    preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it is smaller.
+    work_dir: folder in which to keep checkpoints, None for that of the output. resume: go on from
+    the checkpoint of an earlier call, with its settings. metrics: JSON lines about the training.
+    append_metrics: add to that file if it exists. memory: limit for decoding, bytes.
+
+    Raises UsageError for a value of the wrong type or out of range, and for an unknown preset,
+    setting, method or device.
     """
 
     budget_s: float | None = None
@@ -50,27 +74,93 @@ class CompressOptions:
     work_dir: Path | None = None
     resume: bool = False
     metrics: Path | None = None
+    append_metrics: bool = False
     memory: int = limits.DEFAULT_MEMORY_BYTES
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("level", self.level, 1, 9),
-            ("chunk size", self.chunk_size, limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE),
-            ("group chunks", self.group_chunks, 1, limits.MAX_GROUP_CHUNKS),
-            ("threads", self.threads, 1, 4096),
-        ):
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} = {value} is outside {low}..{high}")
+        for name in ("config_file", "work_dir", "metrics"):
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
+        for name, low, high in _NUMBERS:
+            check_number(name, getattr(self, name), low, high)
+        for name in ("fallback", "verify", "force", "remove_source", "resume", "append_metrics"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        for name in ("preset", "method", "device", "weights"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) or (value is None and name in ("preset", "method"))):
+                raise UsageError(f"{name} must be text, not {value!r}")
+        object.__setattr__(self, "overrides", _texts(self.overrides))
         if self.method is not None:
             check_method(self.method)
         if self.weights not in ("coded", "coo"):
             raise UsageError(f"weights = {self.weights!r}: choose coded or coo")
-        if self.budget_s is not None and not self.budget_s > 0:
-            raise UsageError(f"the budget must be more than 0 seconds, not {self.budget_s}")
+        check_budget(self.budget_s)
+        lengths = ("budget_s", "level", "steps")
+        given = [name for name in lengths if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other: give one")
+        check_device(self.device)
+        preset = load_preset(self.preset or ANY_PRESET, self.config_file, self.overrides)
+        if preset.model.n_merges:
+            raise UsageError("model.n_merges follows from the file; set train.vocabulary instead")
+
+    def seconds(self, total_bytes: int) -> float:
+        """The budget as given, or from the level: seconds per MB of the input, at least 15 s."""
+        if self.budget_s is not None:
+            return self.budget_s
+        rate = SECONDS_PER_MB[self.level or DEFAULT_LEVEL]
+        return max(_MIN_BUDGET_S, rate * total_bytes / 1e6)
 
     def chunks_per_group(self) -> int:
         """`group_chunks`, or as many as make up about 64 KiB."""
         return self.group_chunks or max(1, DEFAULT_GROUP_BYTES // self.chunk_size)
+
+
+def _path(name: str, value: object) -> Path | None:
+    if value is None or isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} must be a path, not {value!r}")
+    return Path(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value):
+        return tuple(value)
+    raise UsageError(f"overrides must be texts section.key=value, not {value!r}")
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """UsageError unless `value` is None or a whole number within the bounds."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a whole number, not {value!r}")
+    if not low <= value <= high:
+        raise UsageError(f"{name.replace('_', ' ')} = {value} is outside {low}..{high}")
+
+
+def check_budget(seconds: object) -> None:
+    """UsageError unless `seconds` is None or a finite time above 0."""
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise UsageError(f"budget_s must be a number of seconds, not {seconds!r}")
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"the budget must be more than 0 seconds, not {seconds}")
+
+
+def check_device(name: str) -> None:
+    """UsageError unless `name` is auto, cpu, or a device that torch finds on this machine."""
+    if name in ("auto", "cpu"):
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = (str(error).splitlines() or ["not available"])[0]
+        raise UsageError(f"device {name!r}: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -80,7 +170,8 @@ class CompressReport:
     path: None for stdout; method: "stored", "zstd", "xz" or "learned"; ledger: line -> bytes, sums
     to archive_bytes; candidates: method -> size of the whole archive, for all that were tried;
     skipped_training: why no model was kept, None if one was tried; figures: what training found;
-    encode_s, decode_s: seconds for the chosen method (decode_s None without verification).
+    encode_s, decode_s: seconds for the chosen method (decode_s None without verification);
+    warnings: what went wrong on the way without keeping the archive from being right.
     """
 
     source: str
@@ -99,6 +190,7 @@ class CompressReport:
     figures: dict[str, float] = field(default_factory=dict)
     encode_s: float | None = None
     decode_s: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def model_lost_by(self) -> int:
@@ -122,7 +214,8 @@ class ArchiveInfo:
     """What an archive says of itself, without decoding the data.
 
     mode, mtime_ns: None if the original was a pipe; sha256: of the original, hexadecimal;
-    decode_memory_bytes: predicted peak for decoding. The rest is None unless learned.
+    decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
+    that costs in time, see `quantised.work`. The rest is None unless learned.
     """
 
     source: str
@@ -135,6 +228,8 @@ class ArchiveInfo:
     sha256: str
     ledger: dict[str, int]
     decode_memory_bytes: int
+    decode_threads: int | None = None
+    decode_operations: int | None = None
     config: ModelConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None

@@ -7,14 +7,11 @@ explicit shifts (`>>` floors), so nothing depends on the machine, libm or the co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
-F = TypeVar("F", bound=Callable[..., Any])
+from mdlzip.process.kernels import compiled
 
 PROBABILITY_BITS = 16
 ONE = 1 << PROBABILITY_BITS
@@ -32,20 +29,9 @@ _EXP_STEP = 4607184617107619806  # round(2**62 * exp(-1 / 1024))
 
 
 # No divisor of ours can be zero; without the checks numba also drops most reference counting.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-
-def jit(function: F, **options: Any) -> F:
-    """Compile `function` with numba; the result is cached on disk where a folder can be written."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS, **options)(function)
-    except RuntimeError:  # nowhere to keep a cache (read-only installation): compile each time
-        return numba.njit(**_OPTIONS, **options)(function)
-
-
-def jit_inline(function: F) -> F:
-    """Like `jit`, for functions that are put into their callers: no reference counting at calls."""
-    return jit(function, inline="always")
+jit = compiled(error_model="numpy")
+# For functions that are put into their callers: no reference counting at calls.
+jit_inline = compiled(error_model="numpy", inline="always")
 
 
 @cache

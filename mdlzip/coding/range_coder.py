@@ -3,8 +3,9 @@
 One range-coder stream per group. Counts reach the coder as float64 (pinned: the same values as
 float32 would give another stream) through `Categorical(perfect=False)`; all are integers >= 1 with
 sums below 2**53, so float64 carries them unrounded and one fixed recipe of IEEE operations follows.
-Symbols are numbered 0..P-1, 2 <= P <= 256: places in the network's alphabet, not byte values.
-Words are stored big-endian without trailing zero bytes.
+Symbols are numbered 0..V-1, 2 <= V <= 2304: ranks in the network's vocabulary, not byte values.
+Words are stored big-endian without trailing zero bytes. docs/format-data.md writes the arithmetic
+out; a test compares it with constriction's.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ class Encoder:
 class Decoder:
     """Range decoder of one group."""
 
-    def __init__(self, data: bytes) -> None:
-        padded = data + bytes(-len(data) % 4)
+    def __init__(self, data: bytes | bytearray) -> None:
+        if data.endswith(b"\0"):
+            raise CorruptArchive("coded group: ends in a zero byte, which is never written")
+        padded = bytes(data) + bytes(-len(data) % 4)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         try:
             self._coder = constriction.stream.queue.RangeDecoder(words)
@@ -50,3 +53,8 @@ class Decoder:
             return self._coder.decode(_MODEL, counts)
         except (AssertionError, ValueError) as error:
             raise CorruptArchive(f"coded group: {error}") from None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stream ends where the symbols decoded so far do."""
+        return bool(self._coder.maybe_exhausted())

@@ -147,10 +147,11 @@ class WeightEncoder(_WeightCoder):
 class WeightDecoder(_WeightCoder):
     """Gives the tensors back from a stream, which may come from an enemy: any bytes decode."""
 
-    def __init__(self, stream: bytes | memoryview, plans: Plans = band_plans) -> None:
+    def __init__(self, stream: bytes | bytearray | memoryview, plans: Plans = band_plans) -> None:
         super().__init__(plans)
-        # A copy: the kernel is compiled once, for arrays that may be written.
-        self._stream = np.frombuffer(stream, dtype=np.uint8).copy()
+        # The kernel is compiled once, for arrays that may be written.
+        data = np.frombuffer(stream, dtype=np.uint8)
+        self._stream = data if data.flags.writeable else data.copy()
         self._coder = new_decoder(self._stream)
 
     def decode(self, name: str, shape: tuple[int, ...]) -> np.ndarray:

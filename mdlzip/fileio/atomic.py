@@ -7,23 +7,43 @@ import errno
 import fcntl
 import os
 import re
-import secrets
+import shutil
 import stat
+import time
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from mdlzip.errors import MdlzipError
 from mdlzip.fileio.checks import exists, plain_errors
+from mdlzip.fileio.naming import (
+    PART_SUFFIX,
+    fd_path,
+    hidden_part,
+    hidden_stem,
+    links_work,
+    move_without_replacing,
+)
+from mdlzip.fileio.owner import Metadata
 
 COPY_BLOCK_BYTES = 1 << 20
-PART_SUFFIX = ".part"
+_HOLE_BYTES = 1 << 16  # zeros are left out of the file in pieces of this size
+_ZEROS = bytes(_HOLE_BYTES)
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+_ABANDONED_S = 24 * 3600.0  # where nothing can be locked, a part untouched for so long is stale
 
 
 class AtomicOutput:
-    """A file without a name until `commit`: anonymous, or hidden where that is not possible."""
+    """A file without a name until `commit`: anonymous, or hidden where that is not possible.
 
-    def __init__(self, path: Path, *, force: bool = False, anonymous: bool = True) -> None:
+    sparse: long runs of zeros become holes.
+    """
+
+    def __init__(
+        self, path: Path, *, force: bool = False, anonymous: bool = True, sparse: bool = False
+    ) -> None:
         self._path = path
         self._force = force
+        self._sparse = sparse
         self._part: Path | None = None
         remove_stale_parts(path)
         with plain_errors(f"{path}: cannot create the output"):
@@ -35,23 +55,16 @@ class AtomicOutput:
                 raise
 
     def _create(self, anonymous: bool) -> int:
-        flag = getattr(os, "O_TMPFILE", 0) if anonymous else 0
-        if flag and os.path.isdir("/proc/self/fd"):
-            try:
-                return _locked(os.open(self._path.parent, flag | os.O_RDWR, 0o600))
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
-                    raise
+        flags = os.O_RDWR | getattr(os, "O_TMPFILE", 0)
+        if anonymous and flags != os.O_RDWR and links_work(self._folder, flags):
+            return _locked(os.open(".", flags, 0o600, dir_fd=self._folder))
         while True:
-            part = self._hidden_name()
+            part = hidden_part(self._path)
             fd = _locked(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             if os.fstat(fd).st_nlink:  # not taken for a stale part before the lock was ours
                 self._part = part
                 return fd
             os.close(fd)
-
-    def _hidden_name(self) -> Path:
-        return self._path.parent / f"{_part_stem(self._path)}{secrets.token_hex(4)}{PART_SUFFIX}"
 
     @property
     def file(self) -> BinaryIO:
@@ -61,7 +74,15 @@ class AtomicOutput:
     def write(self, data: bytes) -> None:
         """Append `data`."""
         with plain_errors(f"{self._path}: cannot write"):
-            self._file.write(data)
+            if not self._sparse:
+                self._file.write(data)
+                return
+            for start in range(0, len(data), _HOLE_BYTES):
+                piece = data[start : start + _HOLE_BYTES]
+                if piece == _ZEROS:
+                    self._file.seek(_HOLE_BYTES, os.SEEK_CUR)
+                else:
+                    self._file.write(piece)
 
     def restart(self) -> None:
         """Empty the file."""
@@ -69,34 +90,33 @@ class AtomicOutput:
             self._file.seek(0)
             self._file.truncate()
 
-    def commit(self, mode: int | None = None, mtime_ns: int | None = None) -> None:
-        """Give the file its permissions, time and, once it is safe on disk, its name."""
+    def commit(self, metadata: Metadata | None = None) -> None:
+        """Give the file its owner, permissions, time and, once it is safe on disk, its name."""
         fd = self._file.fileno()
         with plain_errors(f"{self._path}: cannot write"):
             self._file.flush()
-            set_metadata(fd, new_file_mode() if mode is None else mode, mtime_ns)
+            if self._sparse:
+                os.ftruncate(fd, self._file.tell())
+            (metadata or Metadata()).apply(fd)
             os.fsync(fd)
             self._link(fd)
-            os.fsync(self._folder)
+            with contextlib.suppress(OSError):  # not every file system can sync a folder
+                os.fsync(self._folder)
 
     def _link(self, fd: int) -> None:
         try:
-            if not self._force:
-                self._link_to(fd, self._path)
-                return
             if self._part is None:
-                part = self._hidden_name()
-                self._link_to(fd, part)
-                self._part = part
-            os.replace(self._part, self._path)
-            self._part = None
+                target = hidden_part(self._path) if self._force else self._path
+                os.link(fd_path(fd), target.name, dst_dir_fd=self._folder, follow_symlinks=True)
+                self._part = target if self._force else None
+            elif not self._force:
+                move_without_replacing(self._part, self._path)
+                self._part = None
+            if self._force and self._part is not None:
+                os.replace(self._part, self._path)
+                self._part = None
         except FileExistsError:
             raise exists(self._path) from None
-
-    def _link_to(self, fd: int, path: Path) -> None:
-        # dst_dir_fd makes Python use linkat, which alone can follow the link in /proc.
-        source = f"/proc/self/fd/{fd}" if self._part is None else str(self._part)
-        os.link(source, path.name, dst_dir_fd=self._folder, follow_symlinks=True)
 
     def __enter__(self) -> Self:
         return self
@@ -110,46 +130,48 @@ class AtomicOutput:
         os.close(self._folder)
 
 
-def set_metadata(fd: int, mode: int, mtime_ns: int | None) -> None:
-    """Permissions (never set-uid and the like) and time; a file system may refuse either."""
+def check_writable(path: Path, *, force: bool) -> None:
+    """Make and drop an unfinished output, so that what forbids one is known before the work.
+
+    Raises MdlzipError.
+    """
+    with AtomicOutput(path, force=force):
+        pass
+
+
+def check_space(path: Path, need: int, what: str) -> None:
+    """MdlzipError if the disk that holds `path` has no room for `need` bytes."""
     with contextlib.suppress(OSError):
-        os.fchmod(fd, mode & 0o777)
-    if mtime_ns is not None:
-        with contextlib.suppress(OSError, OverflowError):
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
-
-
-def new_file_mode() -> int:
-    """Permissions a new file gets: 0o666 less the umask, read without changing it if possible."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        umask = int(status.split("\nUmask:")[1].split()[0], 8)
-    except (OSError, IndexError, ValueError):
-        umask = os.umask(0o077)
-        os.umask(umask)
-    return 0o666 & ~umask
-
-
-def _part_stem(path: Path) -> str:
-    return f".{path.name[:200]}."
+        free = shutil.disk_usage(path.parent).free
+        if free < need:
+            raise MdlzipError(
+                f"{path}: cannot write: {what} needs at least {need:,} bytes, the disk has"
+                f" {free:,} left"
+            )
 
 
 def remove_stale_parts(path: Path) -> None:
     """Remove hidden parts of `path` left by a process that was killed: those nobody has locked."""
-    pattern = re.compile(re.escape(_part_stem(path)) + r"[0-9a-f]{8}" + re.escape(PART_SUFFIX))
+    pattern = re.compile(re.escape(hidden_stem(path)) + r"\.[0-9a-f]{8}" + re.escape(PART_SUFFIX))
     with contextlib.suppress(OSError):
         for name in os.listdir(path.parent):
             if pattern.fullmatch(name):
-                _remove_if_unlocked(path.parent / name)
+                _remove_if_unused(path.parent / name)
 
 
-def _remove_if_unlocked(part: Path) -> None:
+def _remove_if_unused(part: Path) -> None:
     with contextlib.suppress(OSError):
         fd = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                part.unlink()
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                return
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS or time.time() - status.st_mtime < _ABANDONED_S:
+                    return
+            part.unlink()
         finally:
             os.close(fd)
 

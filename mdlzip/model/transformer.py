@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mdlzip.config import ModelConfig
 from mdlzip.matches import N_LENGTHS, Matcher
 from mdlzip.model import attention, layers
-from mdlzip.vocabulary import FIRST_MERGE, N_BYTES, START_SYMBOL
+from mdlzip.symbols.vocabulary import FIRST_MERGE, N_BYTES, START_SYMBOL
 
 
 class Rounding:

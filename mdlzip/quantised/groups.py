@@ -9,73 +9,30 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import local
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive, ExportRefused
-from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
+from mdlzip.process.cores import thread_count
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.vocabulary import START_SYMBOL, Vocabulary, padded
+from mdlzip.quantised.workers import Workers
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
-A = TypeVar("A")
-R = TypeVar("R")
+Batch: TypeAlias = list[tuple[int, bytes | bytearray]]
+"""Groups that are decoded in lockstep: number and coded bytes of each."""
 ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
 _CUDA_TILE_CHUNKS = 8192
 _CUT = "<IH"  # chunks of a group, bytes of the last
 _LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _Workers:
-    """Threads with a predictor each; results come back in the order of the tasks."""
-
-    def __init__(self, make: Callable[[], Predictor], threads: int) -> None:
-        self._make, self._threads, self._local = make, max(1, threads), local()
-
-    def predictor(self) -> Predictor:
-        if not hasattr(self._local, "predictor"):
-            torch.set_num_threads(1)
-            self._local.predictor = self._make()
-        return self._local.predictor
-
-    def map(self, task: Callable[[A], R], items: Iterable[A]) -> Iterator[R]:
-        """Like `map`, at most threads + 1 tasks ahead of the consumer."""
-        with _one_thread_each(), ThreadPoolExecutor(self._threads) as pool:
-            pending: deque[Future[R]] = deque()
-            try:
-                for item in items:
-                    pending.append(pool.submit(task, item))
-                    if len(pending) > self._threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
-
-
-def default_threads(threads: int | None) -> int:
-    """The asked-for number of threads, or one per core."""
-    return threads or torch.get_num_threads()
 
 
 def _counts_at(predictor: Predictor, gaps: object, t: int, rows: np.ndarray) -> np.ndarray:
@@ -98,14 +55,16 @@ def _ranks(vocabulary: Vocabulary, symbols: np.ndarray, counts: np.ndarray) -> n
     return np.ascontiguousarray(ranks.T)
 
 
-def encode_group(predictor: Predictor, data: np.ndarray) -> bytes:
-    """One coded group. data: uint8, its bytes, at least one.
+def encode_group(predictor: Predictor, flat: np.ndarray, ends: np.ndarray) -> bytes:
+    """One coded group. flat: int16, its symbols, at least one; ends: int64, where in them each of
+    its chunks ends.
 
     Raises ExportRefused for a byte outside the network's alphabet.
     """
     vocabulary = predictor.vocabulary
-    flat, ends = vocabulary.cut(data, predictor.chunk_size)
-    symbols, counts = padded(flat, np.append(0, ends[:-1]), ends)
+    counts = np.diff(ends, prepend=0)
+    symbols = np.zeros((len(ends), int(counts.max())), np.int16)
+    symbols[np.arange(symbols.shape[1]) < counts[:, None]] = flat
     columns = _ranks(vocabulary, symbols, counts)
     tile = max(1, ENCODE_TILE_SYMBOLS // symbols.shape[1])
     if predictor.device.type != "cpu":
@@ -119,6 +78,7 @@ def encode_group(predictor: Predictor, data: np.ndarray) -> bytes:
         gaps = np.concatenate(parts) if predictor.fused else torch.cat(parts)
     encoder = Encoder()
     for t in range(symbols.shape[1]):
+        predictor.check()
         rows = np.flatnonzero(counts > t)
         encoder.encode(columns[t, rows], _counts_at(predictor, gaps, t, rows))
     return _pack_cut(vocabulary, flat, ends) + encoder.finish()
@@ -133,8 +93,8 @@ def _pack_cut(vocabulary: Vocabulary, flat: np.ndarray, ends: np.ndarray) -> byt
 
 
 def _read_cut(
-    predictor: Predictor, layout: Layout, group: int, payload: bytes
-) -> tuple[np.ndarray, bytes]:
+    predictor: Predictor, layout: Layout, group: int, payload: bytes | bytearray
+) -> tuple[np.ndarray, bytes | bytearray]:
     """(bytes that each chunk of the group holds at least, int64; the rest of the payload)."""
     start, stop = layout.group_span(group)
     longest = predictor.vocabulary.longest
@@ -155,44 +115,55 @@ def _read_cut(
 
 def encode_groups(
     network: IntegerNetwork,
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
     *,
     device: str = "cpu",
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Iterator[bytes]:
-    """Coded payload of every group, in order. data: uint8 (total_bytes,), may be memory-mapped."""
-    workers = _Workers(
-        lambda: Predictor(network, layout.chunk_size, device=device), default_threads(threads)
-    )
+) -> Generator[bytes]:
+    """Coded payload of every group, in order. tokens: made with the network's vocabulary."""
+    layout = tokens.layout
+    workers = Workers(thread_count(threads))
+    predictor = _predictor(network, layout, device, workers.check)
 
     def task(group: int) -> bytes:
-        return encode_group(workers.predictor(), data[slice(*layout.group_span(group))])
+        return encode_group(predictor, *tokens.group(group))
 
-    for done, payload in enumerate(workers.map(task, range(layout.n_groups)), 1):
-        if on_progress:
-            on_progress(layout.group_span(done - 1)[1], layout.total_bytes)
-        yield payload
+    with closing(workers.map(task, range(layout.n_groups))) as coded:
+        for done, payload in enumerate(coded, 1):
+            if on_progress:
+                on_progress(layout.group_span(done - 1)[1], layout.total_bytes)
+            yield payload
 
 
-def decode_batch(
-    predictor: Predictor, layout: Layout, batch: list[tuple[int, bytes]]
-) -> list[tuple[int, bytes]]:
+def _predictor(
+    network: IntegerNetwork, layout: Layout, device: str, check: Callable[[], None]
+) -> Predictor:
+    """A predictor for all threads, its kernels loaded: here a signal can end that, there not."""
+    predictor = Predictor(
+        network, layout.chunk_size, positions=longest_chunk(layout), device=device, check=check
+    )
+    start = np.full((1, 1), START_SYMBOL, np.int16)
+    gaps = predictor.forward(start, predictor.new_state(1))
+    _counts_at(predictor, gaps, 0, np.zeros(1, np.int64))
+    return predictor
+
+
+def decode_batch(predictor: Predictor, layout: Layout, batch: Batch) -> list[tuple[int, bytes]]:
     """Decode several groups in lockstep: position by position over all their chunks."""
     parts = [_read_cut(predictor, layout, group, payload) for group, payload in batch]
     decoders = [Decoder(stream) for _, stream in parts]
     starts = np.cumsum([0, *(len(sizes) for sizes, _ in parts)])
     sizes = np.concatenate([sizes for sizes, _ in parts])
     vocabulary, symbols = predictor.vocabulary, predictor.vocabulary.symbols
-    out = np.zeros((len(sizes), layout.chunk_size), np.uint8)
+    out = np.zeros((len(sizes), longest_chunk(layout)), np.uint8)
     fill = np.zeros(len(sizes), np.int64)
     lines = np.arange(len(sizes))  # the chunk of each line of the state
     previous = np.full((len(sizes), 1), START_SYMBOL, np.int16)
     state = predictor.new_state(len(sizes))
     while (unfinished := fill[lines] < sizes[lines]).any():
         if np.count_nonzero(unfinished) < _LEAST_FILL * len(lines):
-            state = predictor.keep(state, unfinished)
+            predictor.narrow(state, unfinished)
             lines, previous = lines[unfinished], previous[unfinished]
             unfinished = np.ones(len(lines), bool)
         gaps = predictor.forward(previous, state)
@@ -207,34 +178,83 @@ def decode_batch(
                 raise CorruptArchive(f"group {batch[i][0]}: a symbol goes beyond its chunk")
             previous[rows, 0] = new
     result = []
-    for (group, _), start, stop in zip(batch, starts[:-1], starts[1:], strict=True):
-        plain = b"".join(out[i, : fill[i]].tobytes() for i in range(start, stop))
-        begin, end = layout.group_span(group)
-        if len(plain) != end - begin:
-            raise CorruptArchive(f"group {group}: decodes to {len(plain)} bytes")
-        result.append((group, plain))
+    for i, (group, _) in enumerate(batch):
+        rows = range(starts[i], starts[i + 1])
+        chunks = [out[j, : fill[j]].tobytes() for j in rows]
+        _check_end(layout, group, decoders[i], chunks, int(sizes[rows[-1]]))
+        result.append((group, b"".join(chunks)))
     return result
+
+
+def _check_end(
+    layout: Layout, group: int, decoder: Decoder, chunks: list[bytes], last: int
+) -> None:
+    """CorruptArchive unless stream and chunks end with the group; last: bytes of its last chunk."""
+    if not decoder.exhausted:
+        raise CorruptArchive(
+            f"group {group}: its symbols and its coded bytes do not end together;"
+            " the archive is damaged or was made by a program that predicts differently"
+        )
+    total = sum(map(len, chunks))
+    begin, end = layout.group_span(group)
+    if total != end - begin or len(chunks[-1]) != last:
+        raise CorruptArchive(
+            f"group {group}: decodes to {total} bytes, {len(chunks[-1])} of them in its last chunk;"
+            f" it must be {end - begin} and {last}"
+        )
+
+
+class GroupDecoder:
+    """Decodes groups of one archive with a predictor that is made once; for one thread's use.
+
+    tile_chunks: that a thread decodes in lockstep, if a group has fewer; more are faster and take
+    more memory. Raises ExportRefused if the network breaks a bound of the predictor.
+    """
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        layout: Layout,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        tile_chunks: int = DECODE_TILE_CHUNKS,
+    ) -> None:
+        self._layout, self._threads = layout, thread_count(threads)
+        self._workers = Workers(self._threads)
+        self._predictor = _predictor(network, layout, device, lambda: self._workers.check())
+        tile = tile_chunks if device == "cpu" else _CUDA_TILE_CHUNKS
+        self._per_batch = max(1, tile // layout.group_chunks)
+
+    def decode(
+        self, groups: Iterable[tuple[int, bytes | bytearray]]
+    ) -> Generator[tuple[int, bytes]]:
+        """(group number, its bytes) for every (group number, coded bytes), in the order given.
+
+        Close it before the next call if it is not read to its end.
+        """
+        self._workers = Workers(self._threads)
+        decoded = self._workers.map(self._decode_batch, self._batches(groups))
+        with closing(decoded):
+            for batch in decoded:
+                yield from batch
+
+    def _decode_batch(self, batch: Batch) -> list[tuple[int, bytes]]:
+        return decode_batch(self._predictor, self._layout, batch)
+
+    def _batches(self, groups: Iterable[tuple[int, bytes | bytearray]]) -> Iterator[Batch]:
+        source = iter(groups)
+        while batch := list(itertools.islice(source, self._per_batch)):
+            yield batch
 
 
 def decode_groups(
     network: IntegerNetwork,
     layout: Layout,
-    groups: Iterable[tuple[int, bytes]],
+    groups: Iterable[tuple[int, bytes | bytearray]],
     *,
     device: str = "cpu",
     threads: int | None = None,
 ) -> Iterator[tuple[int, bytes]]:
-    """(group number, its bytes) for every (group number, coded bytes), in the order given."""
-    workers = _Workers(
-        lambda: Predictor(network, layout.chunk_size, device=device), default_threads(threads)
-    )
-    tile = DECODE_TILE_CHUNKS if device == "cpu" else _CUDA_TILE_CHUNKS
-    per_batch = max(1, tile // layout.group_chunks)
-
-    def batches() -> Iterator[list[tuple[int, bytes]]]:
-        source = iter(groups)
-        while batch := list(itertools.islice(source, per_batch)):
-            yield batch
-
-    for decoded in workers.map(lambda b: decode_batch(workers.predictor(), layout, b), batches()):
-        yield from decoded
+    """All of `groups` through one `GroupDecoder`."""
+    return GroupDecoder(network, layout, device=device, threads=threads).decode(groups)

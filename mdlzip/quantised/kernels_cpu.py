@@ -17,15 +17,14 @@ V symbols of the vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-_jit: Any = njit(nogil=True, cache=True, fastmath=False, boundscheck=False)
+from mdlzip.process.kernels import compiled
+
+_jit = compiled(fastmath=False, boundscheck=False)
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _clip(x, low, high):  # type: ignore[no-untyped-def]
     """Written so that it becomes one min and one max instruction."""
     x = x if x < high else high
@@ -133,19 +132,21 @@ def _rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def attend(acc, factors, bias, rotation, start, heads, keys, values, exps, scale, exponents, out):  # type: ignore[no-untyped-def]
+def attend(acc, span, factors, bias, rotation, start, heads, keys, values, exps, scale, sites, out):  # type: ignore[no-untyped-def]
     """out (B, T, D) = int8 codes of softmax attention over the last W positions.
 
-    acc (B, T, 3 D): product of the qkv matrix. factors: (of q and k to unit 2**-(qk + 8), of v).
+    acc (B, T, 3 D): product of the qkv matrix. span: (b, b', t, t'), only chunks b..b' - 1 at
+    positions t..t' - 1 are done. factors: (of q and k to unit 2**-(qk + 8), of v).
     keys, values (B, W, D) int8: ring of the last W positions, slot = position % W, updated.
-    start: position of t = 0. rotation (length, K / 2, 2) int32 or empty. exponents: (qk, v, out).
+    start: position of t = 0. rotation (length, K / 2, 2) int32 or empty. sites: exponents of
+    (qk, v, out).
     scale = round(2**16 / sqrt(K)).
     """
-    b_, t_, d3 = acc.shape
-    d_ = d3 // 3
+    d_ = acc.shape[2] // 3
+    first_chunk, last_chunk, first, last = span
     k_ = d_ // heads
     w = keys.shape[1]
-    e_qk, e_v, e_out = exponents
+    e_qk, e_v, e_out = sites
     turn = rotation.shape[0] > 0
     n_exps = exps.shape[0]
     s_score = 9 + 2 * e_qk
@@ -154,8 +155,8 @@ def attend(acc, factors, bias, rotation, start, heads, keys, values, exps, scale
     q = np.empty(d_, np.int16)
     score = np.empty(w, np.int32)
     total_v = np.empty(k_, np.int32)
-    for b in range(b_):
-        for t in range(t_):
+    for b in range(first_chunk, last_chunk):
+        for t in range(first, last):
             pos = start + t
             slot = pos % w
             row, key, value = acc[b, t], keys[b, slot], values[b, slot]
@@ -189,8 +190,7 @@ def attend(acc, factors, bias, rotation, start, heads, keys, values, exps, scale
                 total_v[:] = 0
                 total = np.int64(0)
                 for j in range(seen):
-                    gap = (np.int64(best) - score[j]) * scale
-                    gap = gap >> s_score if s_score >= 0 else gap << -s_score
+                    gap = ((np.int64(best) - score[j]) * scale) >> s_score
                     if gap < n_exps:
                         p = np.int32(exps[gap])
                         total += p

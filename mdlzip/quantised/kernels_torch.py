@@ -114,9 +114,7 @@ def attend(
     key = torch.arange(n, device=acc.device)[None, :]
     seen = (key <= query) & (key > query - window)
     score = score.masked_fill(~seen, -(1 << 40))
-    gap = (score.amax(-1, keepdim=True) - score) * scale
-    s_score = 9 + 2 * e_qk
-    gap = gap >> s_score if s_score >= 0 else gap << -s_score
+    gap = ((score.amax(-1, keepdim=True) - score) * scale) >> (9 + 2 * e_qk)
     p = torch.where(
         seen & (gap < exps.numel()), exps[gap.clamp(max=exps.numel() - 1)], torch.zeros_like(gap)
     )

@@ -1,32 +1,135 @@
-"""Memory of decoding, predicted from the configuration alone (no torch, no tensors)."""
+"""Memory of decoding, predicted from headers alone: no torch, no tensors, nothing allocated."""
 
 from __future__ import annotations
 
-from mdlzip.chunks import Layout
+from functools import cache
+from math import prod
+from pathlib import Path
+
 from mdlzip.config import ModelConfig
 from mdlzip.matches import state_bytes
+from mdlzip.quantised.network import tensor_shapes
 from mdlzip.quantised.prepared import window_of
-from mdlzip.vocabulary import N_BYTES
+from mdlzip.resources import WEIGHTS_PROGRAM_BYTES, learned_program_bytes
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
 DECODE_TILE_CHUNKS = 512
-_PROGRAM_BYTES = 150 << 20
+_GROUP_BYTES = 36  # of index and checksums, for each group
+_CODER_BYTES = 8 << 20  # statistics of the weight coder
+_EXPORTED_BYTES = 34  # of a non-zero: indices and value, as array, as bytes, as they are found
+_CODED_COPIES = 3  # of a coded group: as read, as words, in the range coder
 
 
-def decode_memory_bytes(config: ModelConfig, layout: Layout, threads: int = 2) -> int:
-    """Predicted peak in bytes: caches, activations, counts and weights of all threads.
+def decode_memory_bytes(
+    config: ModelConfig,
+    layout: Layout,
+    threads: int,
+    *,
+    vocabulary: Vocabulary | None = None,
+    weight_bytes: int = 0,
+    archive_bytes: int | None = None,
+    tile_chunks: int = DECODE_TILE_CHUNKS,
+) -> int:
+    """Predicted peak of the whole process in bytes, libraries included, while it decodes.
 
-    For the alphabet of all byte values: the smaller ones are known only once the weights are read.
+    vocabulary: of the network; without one that of all bytes, and chunks as few as they can be.
+    weight_bytes: length of the weights section; archive_bytes: of the archive, if known;
+    tile_chunks: see `groups.decode_groups`. An encoder asks this before it trains; what it writes
+    then opens under the same limit.
     """
-    d, symbols = config.d_model, N_BYTES + config.n_merges
-    chunks = max(DECODE_TILE_CHUNKS, layout.group_chunks)
-    if config.n_merges:
-        chunks = 2 * chunks + 1  # a chunk holds at least half of chunk_size
-    window = window_of(config, layout.chunk_size)
-    cache = config.n_layers * (2 * window * d + 8 * d * max(config.conv_width - 1, 0))
-    activations = 4 * (12 * d + 4 * config.d_ff) + symbols * 14
-    weights = 4 * (config.n_layers * (4 * d * d + 2 * d * config.d_ff) + 2 * (symbols + 1) * d)
-    weights += symbols * d  # the head's rows in use are a copy
-    tables = layout.chunk_size * d * 4
-    matcher = state_bytes(layout.chunk_size) if config.match_min else 0
-    tile = chunks * (cache + activations + layout.chunk_size + matcher)
-    return (threads + 1) * (tile + weights) + tables + _PROGRAM_BYTES
+    v = vocabulary.n_symbols if vocabulary else N_BYTES + config.n_merges
+    longest = vocabulary.longest if vocabulary else 1
+    tiles = _Tiles(layout, tile_chunks, longest)
+    busy = min(max(threads, 1), tiles.count)
+    waiting = min(max(threads, 1) + 1, tiles.count)  # decoded, not yet fetched
+    coded = (busy + waiting) * tiles.coded_bytes
+    coded = _CODED_COPIES * min(coded, archive_bytes or layout.total_bytes + 64)
+    working = busy * tiles.chunks * _chunk_bytes(config, layout, v, tiles)
+    plain = (busy + waiting) * tiles.plain_bytes + coded
+    running = _network_bytes(config, v) + _table_bytes(config, layout) + working + plain
+    loading = weight_bytes + _loading_bytes(config) + _CODER_BYTES
+    return learned_program_bytes() + index_memory_bytes(layout) + max(running, loading)
+
+
+def weights_memory_bytes(config: ModelConfig, weight_bytes: int = 0, nnz: int = 0) -> int:
+    """Predicted peak of the process in bytes while it decodes weights alone, or exports them.
+
+    nnz: non-zero codes that are exported; each takes its place and value, and both once more.
+    """
+    loading = weight_bytes + _loading_bytes(config) + _CODER_BYTES
+    return WEIGHTS_PROGRAM_BYTES + max(loading, n_cells(config) + _EXPORTED_BYTES * nnz)
+
+
+def index_memory_bytes(layout: Layout) -> int:
+    """Of the index and what it is compared with."""
+    return _GROUP_BYTES * layout.n_groups
+
+
+class _Tiles:
+    """How many groups, chunks and bytes one thread works on at a time, and how many such tiles."""
+
+    def __init__(self, layout: Layout, tile_chunks: int, longest: int) -> None:
+        per_tile = max(1, tile_chunks // layout.group_chunks)
+        self.count = -(-layout.n_groups // per_tile)
+        self.groups = min(per_tile, layout.n_groups)
+        group = min(layout.group_bytes, layout.total_bytes)
+        self.plain_bytes = min(self.groups * group, layout.total_bytes)
+        self.coded_bytes = self.groups * (4 * group + 64)
+        full = layout.chunk_size - longest + 1  # bytes that every chunk but the last has at least
+        self.group_chunks = -(-group // full)
+        self.chunks = min(self.groups * self.group_chunks, -(-layout.total_bytes // full))
+
+
+def _chunk_bytes(config: ModelConfig, layout: Layout, v: int, tiles: _Tiles) -> int:
+    """Of one chunk that is being decoded: cache, activations, logits, counts, output."""
+    d, f = config.d_model, config.d_ff
+    positions = longest_chunk(layout)
+    ring = min(window_of(config, layout.chunk_size), positions)
+    cache = config.n_layers * (2 * ring * d + 8 * d * max(config.conv_width - 1, 0))
+    # Where chunks end at different times the others move together, one array after the other.
+    moved = ring * d if config.n_merges or tiles.chunks < 4 else 0
+    activations = 4 * max(7 * d, 6 * d + f, 4 * d + 2 * f) + 6 * v
+    counts = 8 * v * tiles.group_chunks // max(tiles.chunks, 1)  # one group after the other
+    matcher = state_bytes(layout.chunk_size, positions) if config.match_min else 0
+    return cache + moved + activations + counts + matcher + positions + 64
+
+
+def _network_bytes(config: ModelConfig, v: int) -> int:
+    """The codes as they came, embedding and head as the predictor wants them, all matrices."""
+    d = config.d_model
+    cells = n_cells(config)
+    matrices = config.n_layers * (4 * d * d + 2 * d * config.d_ff) + (v + 1) * d
+    embedding = 4 * prod(tensor_shapes(config)["embedding"])
+    return cells + (v + 1) * d + embedding + carrier_bytes() * matrices
+
+
+def _table_bytes(config: ModelConfig, layout: Layout) -> int:
+    """Angles or sinusoids, int32, for every position."""
+    width = config.head_width if config.positions == "rotary" else 2 * config.d_model
+    return 4 * longest_chunk(layout) * width
+
+
+def _loading_bytes(config: ModelConfig) -> int:
+    """While weights are decoded: one byte a cell, and the layer before again."""
+    return n_cells(config) + n_cells(config) // config.n_layers
+
+
+@cache
+def carrier_bytes() -> int:
+    """Bytes of a weight as the products take it: int8 where the CPU has dot products of it."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 4
+    return 1 if "avx512_vnni" in flags else 4
+
+
+def longest_chunk(layout: Layout) -> int:
+    """Bytes, and so positions, of the longest chunk there really is."""
+    return min(layout.chunk_size, layout.total_bytes)
+
+
+def n_cells(config: ModelConfig) -> int:
+    """Number of weights of the model, zero or not."""
+    return sum(prod(shape) for shape in tensor_shapes(config).values())

@@ -15,7 +15,7 @@ from mdlzip.limits import (
     MAX_VECTOR_CODE,
 )
 from mdlzip.matches import N_LENGTHS
-from mdlzip.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
+from mdlzip.symbols.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class QuantTensor:
 
     codes: int8, any shape; |code| <= 63 for two-dimensional tensors (so that int8 kernels that add
     pairs of products in 16 saturating bits stay exact), |code| <= 127 for vectors.
-    mantissa: 1..65535; exponent: -32..63.
+    mantissa: 1..65535; exponent: -40..40.
     """
 
     codes: np.ndarray
@@ -35,7 +35,7 @@ class QuantTensor:
         if self.codes.dtype != np.int8:
             raise ExportRefused(f"codes must be int8, not {self.codes.dtype}")
         limit = MAX_MATRIX_CODE if self.codes.ndim == 2 else MAX_VECTOR_CODE
-        if self.codes.size and int(np.abs(self.codes.astype(np.int16)).max()) > limit:
+        if max(int(self.codes.max(initial=0)), -int(self.codes.min(initial=0))) > limit:
             raise ExportRefused(f"a code exceeds {limit}")
         if not 1 <= self.mantissa <= MAX_STEP_MANTISSA:
             raise ExportRefused(f"step mantissa {self.mantissa} is outside 1..{MAX_STEP_MANTISSA}")
@@ -59,7 +59,7 @@ class IntegerNetwork:
 
     tensors: name -> QuantTensor, exactly the names and shapes of `tensor_shapes(config)`, in order.
     exponents: activation site -> e, value = code * 2**-e, exactly the sites of
-    `activation_sites(config)`, in order; -16..24.
+    `activation_sites(config)`, in order; -12..12.
     vocabulary: what it predicts. The rows of other bytes in embedding, head and head_bias are not
     used, nor is anything coded that holds such a byte.
     """

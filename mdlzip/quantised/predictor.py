@@ -4,14 +4,14 @@
 asks for a whole chunk and the decoder for one position at a time: the same integers. Two twins
 share this file's flow: fused CPU kernels and whole-tensor torch operations for other devices.
 
-Matrix products multiply small integers; the carrier (int8, float32, float64, int64) is chosen by
-the largest possible sum, so every product is exact and no order of summation can change a bit.
+Matrix products are exact (`products`), so no order of summation can change a bit.
 
 Shapes: B chunks, T positions, D width, V symbols of the vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,19 +32,16 @@ from mdlzip.quantised.prepared import (
     prepare,
     window_of,
 )
-from mdlzip.vocabulary import START_SYMBOL
+from mdlzip.quantised.products import MOMENT_MACS, Products
+from mdlzip.symbols.vocabulary import START_SYMBOL
 
-# Exclusive bound on a sum of products for which each carrier is exact.
-CARRIER_BOUND = {"int8": 1 << 31, "float32": 1 << 24, "float64": 1 << 53, "int64": 1 << 62}
-_DTYPE = {
-    "int8": torch.int8,
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "int64": torch.int64,
-}
-
+_ATTENTION_COST = 8  # times as long as a matrix product's a multiply-add of attention takes
 
 _NO_GUESS = (np.zeros((0, 0), np.int16), np.zeros((0, 0), np.uint8))
+
+
+def _nothing() -> None:
+    """Go on."""
 
 
 @dataclass
@@ -60,10 +57,12 @@ class State:
 
 
 class Predictor:
-    """Runs an `IntegerNetwork`; one instance per thread (it keeps scratch buffers).
+    """Runs an `IntegerNetwork`; several threads may share it, each with states of its own.
 
+    positions: of the longest chunk that it will see; chunk_size unless the data are shorter.
     carrier: "auto" takes the cheapest exact one; naming one that the bounds forbid raises
-    ExportRefused. kernels: "cpu" (fused) or "torch"; by default fused on the CPU.
+    ExportRefused. kernels: "cpu" (fused) or "torch"; by default fused on the CPU. check: called
+    several times a second while a thread works, so that it can raise what stops it.
     """
 
     def __init__(
@@ -71,9 +70,11 @@ class Predictor:
         network: IntegerNetwork,
         chunk_size: int,
         *,
+        positions: int | None = None,
         device: str = "cpu",
         carrier: str = "auto",
         kernels: str | None = None,
+        check: Callable[[], None] = _nothing,
     ) -> None:
         self.net = prepare(network)
         self.config = network.config
@@ -81,6 +82,8 @@ class Predictor:
         if self.vocabulary.longest > max(chunk_size // 2, 1):
             raise ExportRefused("a merge stands for more than half a chunk")
         self.chunk_size = chunk_size
+        self.positions = min(chunk_size, positions or chunk_size)
+        self.check = check
         self.device = torch.device(device)
         self.fused = (kernels or ("cpu" if self.device.type == "cpu" else "torch")) == "cpu"
         self.window = window_of(self.config, chunk_size)
@@ -90,16 +93,13 @@ class Predictor:
         rotation = np.zeros((0, 1, 2), np.int32)
         self.sinusoids = np.zeros((0, c.d_model), np.int32)
         if c.positions == "rotary":
-            rotation = tables.rotation_table(chunk_size, c.head_width)
+            rotation = tables.rotation_table(self.positions, c.head_width)
         else:
-            self.sinusoids = tables.position_table(chunk_size, c.d_model)
+            self.sinusoids = tables.position_table(self.positions, c.d_model)
         self.rotation = rotation
         self.exps = attention_table(self.window)
         self.scale = _score_scale(c.head_width)
-        self.carrier = carrier
-        self._weights: dict[int, tuple[str, Tensor]] = {}
-        for p in self._products():
-            self._weights[id(p)] = self._load(p)
+        self.products = Products(self._products(), self.device, carrier, fused=self.fused)
         if not self.fused:
             self._tensors = _to_tensors(self, self.device)
 
@@ -107,40 +107,33 @@ class Predictor:
         pairs = [part for layer in self.net.layers for part in layer]
         return [p for part in pairs for p in (part.first, part.second)] + [self.net.head]
 
-    def _load(self, p: Product) -> tuple[str, Tensor]:
-        carrier = self.carrier
-        if carrier == "auto":
-            carrier = "float32" if p.bound < CARRIER_BOUND["float32"] else "float64"
-            if self.fused and torch.cpu._is_vnni_supported():
-                carrier = "int8"  # several times faster where the CPU has dot products of int8
-        if p.bound >= CARRIER_BOUND[carrier]:
-            raise ExportRefused(f"a sum of {p.bound} is not exact in {carrier}")
-        codes = torch.from_numpy(np.ascontiguousarray(p.codes))
-        return carrier, codes.to(self.device, _DTYPE[carrier]).t()
-
     def new_state(self, batch: int) -> State:
         """State at the beginning of `batch` chunks."""
         c = self.config
         state = State(batch)
         if c.match_min:
-            state.matcher = Matcher(batch, self.chunk_size, c.match_min)
+            state.matcher = Matcher(batch, self.chunk_size, c.match_min, self.positions)
         w = max(c.conv_width - 1, 0)
         for _ in range(c.n_layers):
             for _part in range(2):
                 state.history.append(self._zeros((batch, w, c.d_model), torch.int32))
-            n = self.window if self.fused else 0
+            n = min(self.window, self.positions) if self.fused else 0
             shape = (batch, n, c.d_model) if self.fused else (batch, n, c.n_heads, c.head_width)
             state.keys.append(self._zeros(shape, torch.int8))
             state.values.append(self._zeros(shape, torch.int8))
         return state
 
-    def keep(self, state: State, rows: np.ndarray) -> State:
-        """State of the chunks `rows` (boolean (B,)) alone."""
+    def narrow(self, state: State, rows: np.ndarray) -> None:
+        """Let `state` go on with the chunks `rows` (boolean (B,)) alone.
+
+        One array after the other, so that the old ones are never all there beside the new.
+        """
         index = rows if self.fused else torch.from_numpy(rows).to(self.device)
-        matcher = state.matcher.keep(rows) if state.matcher else None
-        groups = (state.history, state.keys, state.values)
-        history, keys, values = ([a[index] for a in group] for group in groups)
-        return State(int(rows.sum()), state.position, history, keys, values, matcher)
+        for arrays in (state.history, state.keys, state.values):
+            for i, array in enumerate(arrays):
+                arrays[i] = array[index]
+        if state.matcher:
+            state.matcher.narrow(rows)
 
     def _zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
         if self.fused:
@@ -155,17 +148,24 @@ class Predictor:
         uint16 numpy from the fused kernels, an int64 tensor otherwise. Place v is that of
         `vocabulary.symbols[v]`.
         """
-        if state.position + previous.shape[1] > self.chunk_size:
+        if state.position + previous.shape[1] > self.positions:
             raise ValueError("more positions than the chunk has")
         gaps = self._forward_cpu(previous, state) if self.fused else self._forward(previous, state)
         state.position += previous.shape[1]
         return gaps
 
-    def _matmul(self, p: Product, x: Tensor) -> Tensor:
-        carrier, weight = self._weights[id(p)]
-        if carrier == "int8":
-            return torch._int_mm(x, weight)
-        return torch.mm(x, weight)
+    def _spans(self, b: int, t: int) -> Iterator[tuple[int, int, int, int]]:
+        """Chunks b..b' - 1 and positions t..t' - 1 whose attention takes a moment."""
+        macs = 2 * min(self.window, self.positions) * self.config.d_model
+        if t * macs <= MOMENT_MACS // _ATTENTION_COST:
+            n = max(MOMENT_MACS // _ATTENTION_COST // (t * macs), 1)
+            spans = [(i, min(i + n, b), 0, t) for i in range(0, b, n)]
+        else:
+            n = max(MOMENT_MACS // _ATTENTION_COST // macs, 1)
+            spans = [(i, i + 1, j, min(j + n, t)) for i in range(b) for j in range(0, t, n)]
+        for span in spans:
+            self.check()
+            yield span
 
     # --- fused CPU kernels -------------------------------------------------------------------
 
@@ -182,27 +182,29 @@ class Predictor:
             p = f"blocks.{i}."
             h = self._normed(x, attn, state.history[2 * i], e[p + "attn_in"], attn.first)
             acc = self._apply(attn.first, h)
-            out = self._empty(attn.second, (b, t, c.d_model))
+            out = self.products.empty(attn.second, (b, t, c.d_model))
             f = attn.first
-            kc.attend(
-                acc,
-                (f.factor, f.factor_v),
-                f.bias,
-                self.rotation,
-                start,
-                c.n_heads,
-                state.keys[i],
-                state.values[i],
-                self.exps,
-                self.scale,
-                (e[p + "qk"], e[p + "v"], e[p + "attn_out"]),
-                out.numpy(),
-            )
+            for span in self._spans(b, t):
+                kc.attend(
+                    acc,
+                    span,
+                    (f.factor, f.factor_v),
+                    f.bias,
+                    self.rotation,
+                    start,
+                    c.n_heads,
+                    state.keys[i],
+                    state.values[i],
+                    self.exps,
+                    self.scale,
+                    (e[p + "qk"], e[p + "v"], e[p + "attn_out"]),
+                    out.numpy(),
+                )
             s = attn.second
             kc.add_residual(x, self._apply(s, out), s.factor, s.bias)
             h = self._normed(x, mlp, state.history[2 * i + 1], e[p + "mlp_in"], mlp.first)
             acc = self._apply(mlp.first, h)
-            out = self._empty(mlp.second, (b, t, c.d_ff))
+            out = self.products.empty(mlp.second, (b, t, c.d_ff))
             f = mlp.first
             if c.activation == "relu2":
                 kc.squared_relu(acc, f.factor, f.bias, e[p + "mlp_act"], out.numpy())
@@ -236,11 +238,8 @@ class Predictor:
         )
         return gaps
 
-    def _empty(self, p: Product, shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(shape, dtype=_DTYPE[self._weights[id(p)][0]])
-
     def _apply(self, p: Product, h: Tensor) -> np.ndarray:
-        out = self._matmul(p, h.view(-1, h.shape[-1]))
+        out = self.products.multiply(p, h.view(-1, h.shape[-1]), self.check)
         return out.view(*h.shape[:-1], -1).numpy()
 
     def _normed(
@@ -260,7 +259,7 @@ class Predictor:
     ) -> Tensor:
         from mdlzip.quantised import kernels_cpu as kc
 
-        out = self._empty(user, x.shape)
+        out = self.products.empty(user, x.shape)
         layer = self.config.norm == "layer"
         kc.norm_conv(
             x, history, taps, gain, bias, layer, exponent, tables.rsqrt_table(), out.numpy()
@@ -285,9 +284,9 @@ class Predictor:
             return codes
 
         def product(p: Product, codes: Tensor) -> Tensor:
-            carrier, _ = self._weights[id(p)]
-            flat = codes.reshape(-1, codes.shape[-1]).to(_DTYPE[carrier])
-            return self._matmul(p, flat).view(*codes.shape[:-1], -1).long()
+            flat = codes.reshape(-1, codes.shape[-1]).to(self.products.dtype(p))
+            found = self.products.multiply(p, flat, self.check)
+            return found.view(*codes.shape[:-1], -1).long()
 
         for i, (attn, mlp) in enumerate(n.layers):
             p = f"blocks.{i}."

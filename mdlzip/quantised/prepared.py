@@ -14,7 +14,7 @@ from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
-from mdlzip.vocabulary import START_SYMBOL
+from mdlzip.symbols.vocabulary import START_SYMBOL
 
 RESIDUAL_BITS = 12
 QK_EXTRA_BITS = 8
@@ -22,20 +22,46 @@ HIDDEN_BITS = {"relu2": 10, "gelu": 6}
 LOGIT_BITS = 6
 COUNT_BITS = 22
 MAX_LEFT_SHIFT = 16
+MAX_RIGHT_SHIFT = 62  # of 64-bit integers: rounding adds half of 2**shift before
+MAX_FIXED_LEFT_SHIFT = 30
+MAX_FIXED = 1 << 30
+MAX_GAIN = 1 << 22  # exclusive, as the next three
+MAX_TAP = MAX_NORM_BIAS = 1 << 24
+MAX_CONVOLUTION = 1 << 52  # sums of a convolution are carried in float64
+MAX_PRODUCT = 1 << 51
+ATTENTION_SHIFT = 40
+_NORMED_PER_GAIN = 1 << (19 - 12)  # |normed value| before the gain is below 2**19
+_ROWS_AT_ONCE = 64
 _EMPTY = np.zeros(0)
 
 
 def fixed(tensor: QuantTensor, bits: int) -> np.ndarray:
     """The tensor in units of 2**-bits, whole float64 numbers, at most 2**30, rounded half up."""
-    value = tensor.codes.astype(np.int64) * tensor.mantissa
+    return _fixed(tensor, tensor.codes, bits).astype(np.float64)
+
+
+def _fixed(tensor: QuantTensor, codes: np.ndarray, bits: int) -> np.ndarray:
+    value = codes.astype(np.int64)
+    value *= tensor.mantissa
     s = tensor.exponent - bits
     if s > 0:
-        value = (value + (1 << (s - 1))) >> s
-    elif s < -30:
+        value += 1 << (s - 1)
+        value >>= s
+    elif s < -MAX_FIXED_LEFT_SHIFT:
         raise ExportRefused("a step is too large")
     else:
         value <<= -s
-    return np.clip(value, -(1 << 30), 1 << 30).astype(np.float64)
+    return np.clip(value, -MAX_FIXED, MAX_FIXED, out=value)
+
+
+def _embedding(tensor: QuantTensor) -> np.ndarray:
+    """The embedding as int32 in units of 2**-12; a few rows at a time, since int64 takes eight."""
+    out = np.empty(tensor.codes.shape, np.int32)
+    for start in range(0, len(out), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        value = _fixed(tensor, tensor.codes[rows], RESIDUAL_BITS)
+        out[rows] = np.clip(value, -(1 << 24), 1 << 24)
+    return out
 
 
 @dataclass(frozen=True)
@@ -122,12 +148,12 @@ def _product(
 ) -> Product:
     tensor = net.tensors[name]
     codes = tensor.codes if rows is None else tensor.codes[rows]
-    bound = int(np.abs(codes.astype(np.int64)).sum(axis=1).max(initial=0)) * 127
+    bound = int(np.abs(codes).sum(axis=1, dtype=np.int64).max(initial=0)) * 127
     shift = tensor.exponent + e_in - bits
     shift_v = tensor.exponent + e_in - (bits if bits_v is None else bits_v)
     low, high = min(shift, shift_v), max(shift, shift_v)
     largest = (bound * tensor.mantissa) << max(0, -low)
-    if not -MAX_LEFT_SHIFT <= low <= high <= 62 or largest >= 1 << 51:
+    if not -MAX_LEFT_SHIFT <= low <= high <= MAX_RIGHT_SHIFT or largest >= MAX_PRODUCT:
         raise ExportRefused(f"{name}: step or sum is outside what the predictor can carry")
     bias = np.zeros(codes.shape[0])
     if name + "_bias" in net.tensors:
@@ -149,6 +175,10 @@ def prepare(net: IntegerNetwork) -> Prepared:
         low = limits.MIN_ACTIVATION_EXPONENT if not site.endswith("qk") else -4
         if not low <= value <= limits.MAX_ACTIVATION_EXPONENT:
             raise ExportRefused(f"activation exponent {value} at {site} is out of range")
+    for i in range(c.n_layers):
+        p = f"blocks.{i}."
+        if ATTENTION_SHIFT + e[p + "v"] - e[p + "attn_out"] > MAX_RIGHT_SHIFT:
+            raise ExportRefused(f"{p}attn: exponents of v and attn_out lie too far apart")
     layers = []
     for i in range(c.n_layers):
         p = f"blocks.{i}."
@@ -175,9 +205,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
     return Prepared(
         config=c,
         exponents=dict(e),
-        embedding=np.clip(
-            fixed(net.tensors["embedding"], RESIDUAL_BITS), -(1 << 24), 1 << 24
-        ).astype(np.int32),
+        embedding=_embedding(net.tensors["embedding"]),
         layers=tuple(layers),
         final_gain=gain,
         final_bias=bias,
@@ -187,12 +215,14 @@ def prepare(net: IntegerNetwork) -> Prepared:
 
 
 def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and bias, float64 of unit 2**-12; empty with RMS norms."""
     if net.config.norm == "rms":
         return _EMPTY, _EMPTY
-    return (
-        fixed(net.tensors[name + ".gain"], RESIDUAL_BITS),
-        fixed(net.tensors[name + ".bias"], RESIDUAL_BITS),
-    )
+    gain = fixed(net.tensors[name + ".gain"], RESIDUAL_BITS)
+    bias = fixed(net.tensors[name + ".bias"], RESIDUAL_BITS)
+    _check_size(name + ".gain", gain, MAX_GAIN)
+    _check_size(name + ".bias", bias, MAX_NORM_BIAS)
+    return gain, bias
 
 
 def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Product) -> Part:
@@ -200,10 +230,15 @@ def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Produc
     taps = np.zeros((0, net.config.d_model))
     if net.config.conv_width:
         taps = fixed(net.tensors[p + ".conv"], RESIDUAL_BITS)
-    # The kernels keep normed values and convolution sums in 32 and 64 bits.
-    for what, values in (("gain", gain), ("norm bias", bias), ("convolution", taps)):
-        if values.size and int(np.abs(values).max()) >= 1 << 24:
-            raise ExportRefused(f"{p}: {what} is too large")
-    if gain.size and int(np.abs(gain).max()) >= 1 << 22:
-        raise ExportRefused(f"{p}: gain is too large")
+        _check_size(p + ".conv", taps, MAX_TAP)
+        normed = np.full(net.config.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
+        if gain.size:
+            normed = _NORMED_PER_GAIN * np.abs(gain) + np.abs(bias)
+        _check_size(p + ".conv with its norm", normed * np.abs(taps).sum(axis=0), MAX_CONVOLUTION)
     return Part(taps, gain, bias, first, second)
+
+
+def _check_size(what: str, values: np.ndarray, limit: int) -> None:
+    """ExportRefused if a value reaches `limit`: the kernels' 32 and 64 bits would not hold it."""
+    if values.size and float(np.abs(values).max()) >= limit:
+        raise ExportRefused(f"{what} is too large")

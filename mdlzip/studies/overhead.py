@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.codec import CompressOptions
 from mdlzip.config import check_method
 from mdlzip.errors import UsageError
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import sample_of
+from mdlzip.symbols.source import ByteSource
+from mdlzip.symbols.survey import take_survey
+from mdlzip.symbols.tokens import Tokens, prepare
 from mdlzip.training.cpu import settled_cpu
-from mdlzip.training.planner import Plan, make_plan
+from mdlzip.training.planner import Plan, choose_vocabulary, make_plan
 from mdlzip.training.trainer import Trainer
 
 BASELINE = "none"
@@ -60,35 +64,40 @@ class Overhead:
 
 
 def measure_overhead(
-    data: np.ndarray,
+    source: ByteSource,
     methods: Sequence[str],
     options: CompressOptions,
     rounds: int,
     on_progress: Progress,
 ) -> Overhead:
-    """Time training steps on `data` (uint8, one-dimensional) with each method and without any.
+    """Time training steps on the bytes of `source` with each method and without any.
 
     options: as for compress; its method is not used. rounds: turns of 5 steps for each method.
-    Nothing is written but temporary logs. Raises UsageError for empty data, an unknown method or
+    Nothing is written but temporary logs. Raises UsageError for an empty file, an unknown method or
     no rounds.
     """
     for method in methods:
         check_method(method)
-    if not len(data):
+    if not source.size:
         raise UsageError("an empty file has nothing to train on")
     if rounds < 1:
         raise UsageError(f"{rounds} rounds measure nothing")
     names = (BASELINE, *(m for m in dict.fromkeys(methods) if m != BASELINE))
-    layout = Layout(len(data), options.chunk_size, options.chunks_per_group())
+    layout = Layout(source.size, options.chunk_size, options.chunks_per_group())
     # The plan of a run is where its preset comes from; its method would be every trainer's.
     chosen: Any = replace(options, method=None)
     with ExitStack() as stack:
         stack.enter_context(settled_cpu(chosen.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdlzip-study-")))
-        plan = make_plan(data, layout, chosen, time.monotonic())
+        began, sample = time.monotonic(), sample_of(source)
+        vocabulary = choose_vocabulary(take_survey(source).present, sample, layout, chosen)
+        tokens = stack.enter_context(
+            prepare(source, layout, vocabulary, folder, threads=chosen.threads)
+        )
+        plan = make_plan(tokens, sample, chosen, began)
         trainers = {}
         for name in names:
-            trainers[name] = _trainer(name, data, layout, chosen, plan, folder / name)
+            trainers[name] = _trainer(name, tokens, chosen, plan, folder / name)
             stack.callback(trainers[name].metrics.close)
         times: dict[str, list[float]] = {name: [] for name in names}
         for number in range(-_WARM_UP_ROUNDS, rounds):
@@ -102,19 +111,17 @@ def measure_overhead(
         return Overhead(
             plan.preset.name,
             sum(p.numel() for p in model.parameters()),
-            batches.passes_per_step * len(data),
+            batches.passes_per_step * source.size,
             plan.device,
             torch.get_num_threads(),
             paired_costs(times),
         )
 
 
-def _trainer(
-    method: str, data: np.ndarray, layout: Layout, options: Any, plan: Plan, folder: Path
-) -> Trainer:
+def _trainer(method: str, tokens: Tokens, options: Any, plan: Plan, folder: Path) -> Trainer:
     train = replace(plan.preset.train, method=method)
     plan = replace(plan, preset=replace(plan.preset, train=train))
-    trainer = Trainer(data, layout, options, plan, folder)
+    trainer = Trainer(tokens, options, plan, folder)
     trainer.progress.fraction = _INSIDE_THE_PENALTY
     return trainer
 

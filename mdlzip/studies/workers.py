@@ -8,7 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
+
+from mdlzip.process.settings import keep_freed_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -36,7 +39,7 @@ def run_jobs(
     if workers == 1 or len(jobs) < 2:
         yield from _one_by_one(function, jobs, on_progress)
         return
-    context = multiprocessing.get_context("spawn")
+    context = _Spawning()
     shares = context.RawArray("d", len(jobs))
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (shares,))
     try:
@@ -47,11 +50,24 @@ def run_jobs(
             for future in done:
                 yield futures.pop(future), future.result()
     except BaseException:  # a signal as well: the work of minutes is of no use any more
-        for child in multiprocessing.active_children():
+        for child in context.children:
             child.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Spawning(SpawnContext):
+    """Starts processes afresh and knows those that it has started: the caller may have others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]
+        child = SpawnProcess(*args, **kwargs)
+        self.children.append(child)
+        return child
 
 
 def _one_by_one(
@@ -76,11 +92,13 @@ def _one_by_one(
 
 def _begin(shares: Any) -> None:
     """First thing in a worker; signals are the parent's to handle, who then ends the workers."""
-    from mdlzip.training.cpu import settle_cpu
+    import torch
 
     global _shares
     _shares = shares
-    settle_cpu(1)
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,31 +1,36 @@
-"""Atomic, resumable checkpoints: safetensors for tensors, TOML for the rest. No pickle.
+"""Atomic, resumable checkpoints: one safetensors file each, numbers and settings in its header.
 
-A checkpoint is a folder `step-NNNNNNNN` made under a temporary name and renamed when complete; the
-newest complete one wins and the one before is kept in case that one is damaged.
+A checkpoint is written under a temporary name and renamed when complete; the newest complete one
+wins and the one before is kept in case that one is damaged.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import shutil
-import tomllib
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-PREFIX = "step-"
+from mdlzip.config import ModelConfig, Preset, TrainConfig, merge
+from mdlzip.errors import UsageError
+
 _KEEP = 2
+_NAME = re.compile(r"step-[0-9]+\.safetensors")
+_VERSION = 1
+_META = "mdlzip"
 
 
 @dataclass
 class Progress:
     """Where a run stands: everything that is not a tensor."""
 
-    fingerprint: str
     step: int = 0
     fraction: float = 0.0
     elapsed_s: float = 0.0
@@ -33,55 +38,95 @@ class Progress:
     quantising: bool = False
 
 
-def save(
-    folder: Path, progress: Progress, tensors: dict[str, Tensor], table: dict[str, int]
-) -> None:
-    """Write a checkpoint; `table` holds integers by name (steps, exponents)."""
-    name = f"{PREFIX}{progress.step:08d}"
+@dataclass(frozen=True)
+class Settings:
+    """What a run was begun with, and goes on with: resolved, so that no default can shift it.
+
+    budget_s: seconds, None if `steps` fixes the length; total_bytes: of the corpus.
+    """
+
+    preset: Preset
+    chunk_size: int
+    group_chunks: int
+    seed: int
+    steps: int | None
+    budget_s: float | None
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, read back. table: integers by name (steps, exponents)."""
+
+    settings: Settings
+    progress: Progress
+    tensors: dict[str, Tensor]
+    table: dict[str, int]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; OSError or SafetensorError if that fails, and the earlier ones stay."""
+    name = f"step-{checkpoint.progress.step:08d}"
     part = folder / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors"
-    )
-    lines = [f"{k} = {_toml(v)}" for k, v in asdict(progress).items()]
-    lines += ["[table]", *(f'"{k}" = {v}' for k, v in table.items())]
-    (part / "progress.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for file in part.iterdir():
-        with file.open("rb") as f:
-            os.fsync(f.fileno())
-    target = folder / name
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    about = {
+        "version": _VERSION,
+        "settings": asdict(checkpoint.settings),
+        "progress": asdict(checkpoint.progress),
+        "table": checkpoint.table,
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
+    try:
+        save_file(tensors, part, metadata={_META: json.dumps(about)})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(folder / f"{name}.safetensors")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
     for old in _complete(folder)[:-_KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
-def load(
-    folder: Path, fingerprint: str
-) -> tuple[Progress, dict[str, Tensor], dict[str, int]] | None:
-    """The newest checkpoint that is whole and belongs to this run, or None."""
+def load(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None."""
     for path in reversed(_complete(folder)):
         try:
-            meta = tomllib.loads((path / "progress.toml").read_text(encoding="utf-8"))
-            table = {str(k): int(v) for k, v in meta.pop("table").items()}
-            progress = Progress(**meta)
-            tensors = load_file(path / "state.safetensors")
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError):
-            continue  # damaged: the one before it serves
-        if progress.fingerprint == fingerprint:
-            return progress, tensors, table
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})[_META])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if about["version"] != _VERSION:
+                continue
+            return Checkpoint(
+                _settings(about["settings"]),
+                Progress(**about["progress"]),
+                tensors,
+                {str(k): int(v) for k, v in about["table"].items()},
+            )
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError, UsageError):
+            continue  # damaged, or of another version of mdlzip: the one before it serves
     return None
 
 
+def _settings(table: dict[str, object]) -> Settings:
+    preset = table.pop("preset")
+    if not isinstance(preset, dict) or set(table) != {f.name for f in fields(Settings)} - {
+        "preset"
+    }:
+        raise ValueError("settings of a checkpoint")
+    resolved = Preset(
+        str(preset["name"]),
+        merge(ModelConfig(), preset["model"], "model"),
+        merge(TrainConfig(), preset["train"], "train"),
+    )
+    return Settings(preset=resolved, **table)  # type: ignore[arg-type]
+
+
 def _complete(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob(PREFIX + "*") if p.is_dir()) if folder.is_dir() else []
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, (int, float)) else f'"{value}"'
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))
 
 
 def collect(model: nn.Module, optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Batches of chunks from a (memory-mapped) corpus, in an order that follows from the seed alone."""
+"""Batches of chunks from the symbols of a file, in an order that follows from the seed alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdlzip.chunks import Layout
 from mdlzip.matches import Matcher
-from mdlzip.vocabulary import Vocabulary, padded
+from mdlzip.symbols.column import Column
+from mdlzip.symbols.tokens import Tokens
 
 IGNORE = -100
 PIECE_BYTES = 512
 _POOL_BATCHES = 8
+_MOST_SHUFFLED = 1 << 22  # pieces; those of about 2 GiB with the default chunk size
+_PIECE = np.dtype([("origin", "i8"), ("start", "i8"), ("stop", "i8")])
+_PIECES_AT_A_TIME = 1 << 16
 
 
 class Batch(NamedTuple):
@@ -55,76 +58,93 @@ class Batches:
 
     def __init__(
         self,
-        data: np.ndarray,
-        layout: Layout,
+        tokens: Tokens,
         batch_symbols: int,
         seed: int,
-        vocabulary: Vocabulary | None = None,
         *,
         lead: int = 0,
         least_match: int = 0,
     ) -> None:
-        self.data, self.chunk_size, self.seed = data, layout.chunk_size, seed
-        self.vocabulary = Vocabulary() if vocabulary is None else vocabulary
+        self.tokens, self.vocabulary, self.seed = tokens, tokens.vocabulary, seed
+        self.chunk_size, self.n_chunks = tokens.layout.chunk_size, tokens.n_chunks
         self._lead, self._least_match = lead, least_match
         places = self.vocabulary.ranks.astype(np.int64)
         places[places < 0] = 0  # only where a sample of other bytes is looked at
         self._places = places
-        self._symbols, self._ends = _cut(data, layout, self.vocabulary)
-        self.n_chunks = len(self._ends)
-        self.bytes_per_symbol = len(data) / max(len(self._symbols), 1)
-        self._piece_ends, self._origins = self._ends, np.concatenate([[0], self._ends[:-1]])
+        self._pieces: Column | None = None  # chunks, where those are not cut
         if lead and self.chunk_size >= 2 * PIECE_BYTES:
-            size = max(PIECE_BYTES / self.bytes_per_symbol, 1.0)
-            self._piece_ends, self._origins = _pieces(self._origins, self._ends, size)
-        self.n_pieces = len(self._piece_ends)
-        batch_pieces = round(batch_symbols * self.n_pieces / max(len(self._symbols), 1))
+            self._pieces = tokens.new_column(_PIECE)
+            _cut_chunks(tokens, max(PIECE_BYTES / tokens.bytes_per_symbol, 1.0), self._pieces)
+        self.n_pieces = self.n_chunks if self._pieces is None else len(self._pieces)
+        batch_pieces = round(batch_symbols * self.n_pieces / max(tokens.n_symbols, 1))
         self.batch_pieces = max(1, min(batch_pieces, self.n_pieces))
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
+        self._round, self._order = -1, np.zeros(0, np.int32)
         self._pool, self._batches = -1, np.zeros((0, 0), np.int64)
 
     def _piece_at(self, index: int) -> int:
+        """The piece that comes `index`-th in all.
+
+        An epoch draws from every k-th piece, then from those next to them, and so on, so that the
+        order that is held in memory is never longer than _MOST_SHUFFLED; k is 1 for most files.
+        """
         epoch, place = divmod(index, self.n_pieces)
-        if epoch != self._epoch:
-            rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-            self._epoch, self._order = epoch, rng.permutation(self.n_pieces)
-        return int(self._order[place])
+        k = -(-self.n_pieces // _MOST_SHUFFLED)
+        offset, length = 0, -(-self.n_pieces // k)
+        while place >= length:
+            offset, place = offset + 1, place - length
+            length = (self.n_pieces - offset + k - 1) // k
+        if epoch * k + offset != self._round:
+            self._round = epoch * k + offset
+            rng = np.random.Generator(np.random.PCG64([self.seed, self._round]))
+            self._order = np.arange(length, dtype=np.int32)
+            rng.shuffle(self._order)
+        return int(self._order[place]) * k + offset
+
+    def _pieces_at(self, places: np.ndarray) -> np.ndarray:
+        """Their chunks' beginnings, and where they begin and end, _PIECE (n,)."""
+        if self._pieces is not None:
+            return self._pieces.take(places)
+        chunks = self.tokens.chunks.take(places)
+        pieces = np.empty(len(chunks), _PIECE)
+        pieces["origin"] = pieces["start"] = chunks["start"]
+        pieces["stop"] = chunks["stop"]
+        return pieces
 
     def gather(self, chunks: list[int] | np.ndarray) -> Batch:
         """Whole chunks; T is the most symbols that one of them has."""
-        ends = self._ends[np.asarray(chunks)]
-        starts = _starts(self._ends, chunks)
-        return self._batch(starts, starts, starts, ends)
+        spans = self.tokens.chunks.take(np.asarray(chunks))
+        return self._batch(spans["start"], spans["start"], spans["start"], spans["stop"])
 
-    def _gather_pieces(self, pieces: list[int] | np.ndarray) -> Batch:
-        origins, ends = self._origins[np.asarray(pieces)], self._piece_ends[np.asarray(pieces)]
-        firsts = _starts(self._piece_ends, pieces)
-        return self._batch(origins, np.maximum(origins, firsts - self._lead), firsts, ends)
+    def _gather_pieces(self, places: list[int] | np.ndarray) -> Batch:
+        pieces = self._pieces_at(np.asarray(places))
+        starts = np.maximum(pieces["origin"], pieces["start"] - self._lead)
+        return self._batch(pieces["origin"], starts, pieces["start"], pieces["stop"])
 
     def _batch(
-        self, origins: np.ndarray, starts: np.ndarray, firsts: np.ndarray, ends: np.ndarray
+        self, origins: np.ndarray, starts: np.ndarray, firsts: np.ndarray, stops: np.ndarray
     ) -> Batch:
-        """Symbols starts..ends - 1 of chunks that begin at `origins`; targets from `firsts` on."""
-        symbols, counts = padded(self._symbols, starts, ends)
+        """Symbols starts .. stops - 1 of chunks that begin at `origins`, targets from `firsts`."""
+        symbols = self.tokens.rows(starts, stops)
         targets = self._places[symbols]
-        columns = np.arange(symbols.shape[1])
+        columns, counts = np.arange(symbols.shape[1]), stops - starts
         targets[(columns >= counts[:, None]) | (columns < (firsts - starts)[:, None])] = IGNORE
         matches = None
         if self._least_match:
-            matches = self._matches(origins, starts, ends, symbols.shape)
+            matches = self._matches(origins, starts, stops, symbols)
         return Batch(torch.from_numpy(symbols.astype(np.int64)), torch.from_numpy(targets), matches)
 
     def _matches(
-        self, origins: np.ndarray, starts: np.ndarray, ends: np.ndarray, shape: tuple[int, ...]
+        self, origins: np.ndarray, starts: np.ndarray, stops: np.ndarray, symbols: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        """Guesses and lengths at starts..ends - 1, from the chunk's beginning."""
-        before, _ = padded(self._symbols, origins, ends)
+        """Guesses and lengths for `symbols`, those at starts .. stops - 1 of their chunks."""
+        cut = (starts > origins).any()
+        before = self.tokens.rows(origins, stops) if cut else symbols
         previous = np.zeros_like(before)
         previous[:, 1:] = before[:, :-1]
         matcher = Matcher(len(previous), self.chunk_size, self._least_match)
         found, lengths = matcher.advance(previous)
-        if (starts > origins).any():
-            columns = (starts - origins)[:, None] + np.arange(shape[1])
+        if cut:
+            columns = (starts - origins)[:, None] + np.arange(symbols.shape[1])
             columns = np.minimum(columns, found.shape[1] - 1)  # the padding holds anything
             found, lengths = (np.take_along_axis(z, columns, axis=1) for z in (found, lengths))
         return torch.from_numpy(found), torch.from_numpy(lengths)
@@ -136,8 +156,8 @@ class Batches:
             n = _POOL_BATCHES * self.batch_pieces
             drawn = np.array([self._piece_at(pool * n + i) for i in range(n)])
             if len(self.vocabulary.merges):
-                sizes = self._piece_ends[drawn] - _starts(self._piece_ends, drawn)
-                drawn = drawn[np.argsort(sizes, kind="stable")]
+                pieces = self._pieces_at(drawn)
+                drawn = drawn[np.argsort(pieces["stop"] - pieces["start"], kind="stable")]
             rng = np.random.Generator(np.random.PCG64([self.seed, pool, 1]))
             batches = drawn.reshape(_POOL_BATCHES, self.batch_pieces)
             self._pool, self._batches = pool, batches[rng.permutation(_POOL_BATCHES)]
@@ -180,35 +200,17 @@ def _spread(n: int, total: int) -> list[int]:
     return [i * total // n for i in range(n)]
 
 
-def _starts(ends: np.ndarray, which: list[int] | np.ndarray) -> np.ndarray:
-    """Where the pieces `which` begin that follow each other and end at `ends`."""
-    places = np.asarray(which)
-    return np.where(places > 0, ends[places - 1], 0)
-
-
-def _pieces(starts: np.ndarray, ends: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut each chunk evenly into pieces of about `size` symbols: their ends, and the start of the
-    chunk that each is of; int64.
-    """
-    counts = np.maximum(np.rint((ends - starts) / size).astype(np.int64), 1)
-    chunk = np.repeat(np.arange(len(ends)), counts)
-    place = np.arange(len(chunk)) - np.repeat(np.cumsum(counts) - counts, counts)
-    piece_ends = starts[chunk] + (ends - starts)[chunk] * (place + 1) // counts[chunk]
-    return piece_ends, starts[chunk]
-
-
-def _cut(data: np.ndarray, layout: Layout, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """The symbols of all groups, and where each chunk ends; bytes are left where they are."""
-    if not len(vocabulary.merges):
-        ends = np.arange(layout.chunk_size, len(data) + layout.chunk_size, layout.chunk_size)
-        return data, np.minimum(ends, len(data))
-    pieces: list[np.ndarray] = []
-    places: list[np.ndarray] = []
-    n = 0
-    for group in range(layout.n_groups):
-        start, stop = layout.group_span(group)
-        symbols, cuts = vocabulary.cut(data[start:stop], layout.chunk_size)
-        pieces.append(symbols)
-        places.append(cuts + n)
-        n += len(symbols)
-    return np.concatenate(pieces), np.concatenate(places)
+def _cut_chunks(tokens: Tokens, size: float, pieces: Column) -> None:
+    """Cut each chunk evenly into pieces of about `size` symbols, written to `pieces` (_PIECE)."""
+    for first in range(0, tokens.n_chunks, _PIECES_AT_A_TIME):
+        spans = tokens.chunks.read(first, min(first + _PIECES_AT_A_TIME, tokens.n_chunks))
+        lengths = spans["stop"] - spans["start"]
+        counts = np.maximum(np.rint(lengths / size).astype(np.int64), 1)
+        chunk = np.repeat(np.arange(len(spans)), counts)
+        place = np.arange(len(chunk)) - np.repeat(np.cumsum(counts) - counts, counts)
+        out = np.empty(len(chunk), _PIECE)
+        out["origin"] = spans["start"][chunk]
+        out["start"] = out["origin"] + lengths[chunk] * place // counts[chunk]
+        out["stop"] = out["origin"] + lengths[chunk] * (place + 1) // counts[chunk]
+        pieces.append(out)
+    pieces.flush()

@@ -2,35 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import statistics
+from collections.abc import Callable
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from mdlzip.errors import UsageError
+from mdlzip.fileio.checks import exists, is_stream, own_descriptor, reason_of
 
 
 class Metrics:
-    """Appends lines to a file; a resumed run goes on in the same one."""
+    """Appends lines to the run's own log and to a file of the user's.
 
-    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
-        self.path = path
-        self._file = path.open("a" if resume else "w", encoding="utf-8") if path else None
+    log: in the work folder, goes on when a run is resumed; None for none. copy: the user's file,
+    "-" for stdout; append: add to it if it is there, force: else replace it. What cannot be
+    written is told once through `warn`, and left out from then on: metrics are no reason to end
+    hours of training. Raises OutputExists.
+    """
+
+    def __init__(
+        self,
+        log: Path | None,
+        copy: Path | None = None,
+        *,
+        resume: bool = False,
+        append: bool = False,
+        force: bool = False,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.path = log
+        self._warn = warn
+        self._files: list[tuple[Path, TextIO]] = []
+        if log is not None:
+            self._open(log, lambda: log.open("a" if resume else "w", encoding="utf-8"))
+        if copy is not None:
+            self._open(copy, lambda: _open_copy(copy, append=append or resume, force=force))
+
+    def _open(self, path: Path, opened: Callable[[], TextIO]) -> None:
+        try:
+            self._files.append((path, opened()))
+        except OSError as error:
+            self._warn(f"{path}: metrics are not written: {reason_of(error)}")
 
     def write(self, event: str, **values: float | str) -> None:
         """One line {"event": ..., ...}, flushed at once."""
-        if self._file:
-            clean = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-            self._file.write(json.dumps({"event": event, **clean}) + "\n")
-            self._file.flush()
+        clean = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        line = json.dumps({"event": event, **clean}) + "\n"
+        for path, file in list(self._files):
+            try:
+                file.write(line)
+                file.flush()
+            except OSError as error:
+                self._files.remove((path, file))
+                with contextlib.suppress(OSError):
+                    file.close()
+                self._warn(f"{path}: metrics are not written any more: {reason_of(error)}")
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file:
-            self._file.close()
+        """Close the files."""
+        for _, file in self._files:
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+def _open_copy(path: Path, *, append: bool, force: bool) -> TextIO:
+    if str(path) == "-":
+        return os.fdopen(os.dup(1), "w", encoding="utf-8")
+    if is_stream(path):
+        return os.fdopen(os.dup(fd), "w") if (fd := own_descriptor(path)) else path.open("w")
+    if append:
+        return path.open("a", encoding="utf-8")
+    if force:
+        path.unlink(missing_ok=True)  # a link goes, what it leads to stays
+    try:
+        return path.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise exists(path) from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

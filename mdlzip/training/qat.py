@@ -24,7 +24,7 @@ from mdlzip.quantised.network import (
     is_matrix,
     tensor_shapes,
 )
-from mdlzip.vocabulary import Vocabulary
+from mdlzip.symbols.vocabulary import Vocabulary
 
 STREAM_LIMIT = 8192.0  # the predictor clamps at 2**25 in units of 2**-12
 _MAX_STREAM_SHIFT = 8  # beyond, units of 2**-12 are too coarse for the small values

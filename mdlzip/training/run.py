@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mdlzip.chunks import Layout
+from mdlzip.config import ModelConfig
+from mdlzip.errors import NoGain
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
 from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
 def train(
-    data: np.ndarray,
-    layout: Layout,
+    tokens: Tokens,
+    sample: np.ndarray,
     options: Any,
     *,
     work_dir: Path,
@@ -26,21 +28,38 @@ def train(
     should_stop: Callable[[], bool],
     began: float | None = None,
     rival_bytes: int | None = None,
+    resumed: Checkpoint | None = None,
+    check_model: Callable[[ModelConfig], None] = lambda config: None,
+    check_source: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> TrainResult:
-    """Train a network for `data` (uint8, one-dimensional, at least one byte).
+    """Train a network for a file of at least one byte, given by its symbols.
 
+    sample: some of its bytes, as `learn.sample_of` takes them.
     options: the codec's CompressOptions. began: when the work that the budget is for began
     (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
-    to `work_dir`; with options.resume a run of the same settings found there goes on. Raises NoGain
-    as soon as the rival is out of reach, Interrupted after a checkpoint if `should_stop()` becomes
-    true, ExportRefused if the trained network breaks a bound of the predictor.
+    to `work_dir`; resumed: the one to go on from. check_model: raises if the chosen model must not
+    be trained; check_source: raises if the input has changed, asked with every checkpoint. warn:
+    takes what went wrong without harm. Raises NoGain as soon as the rival is out of reach,
+    Interrupted after a checkpoint if `should_stop()` becomes true, ExportRefused if the trained
+    network breaks a bound of the predictor.
     """
     began = time.monotonic() if began is None else began
-    torch.manual_seed(options.seed)
     with settled_cpu(options.threads):
-        plan = make_plan(data, layout, options, began)
-        on_progress("plan", 0, plan.budget_s, plan.sentence(len(data), rival_bytes))
-        trainer = Trainer(data, layout, options, plan, work_dir)
+        preset = resumed.settings.preset if resumed else None
+        plan = make_plan(tokens, sample, options, began, preset)
+        check_model(plan.preset.model)
+        sentence = plan.sentence(tokens.total_bytes, rival_bytes)
+        if resumed:
+            at = resumed.progress
+            sentence = f"going on at step {at.step} ({at.fraction:.0%} done): {sentence}"
+        on_progress("plan", 0, plan.budget_s, sentence)
+        doubt = None if resumed else plan.doubt(rival_bytes)
+        if doubt and rival_bytes is not None:
+            raise NoGain(doubt)
+        if doubt:
+            warn(doubt)
+        trainer = Trainer(tokens, options, plan, work_dir, resumed=resumed, warn=warn)
         trainer.rival_bytes = rival_bytes
         try:
             trainer.metrics.write(
@@ -50,6 +69,6 @@ def train(
                 step_s=plan.step_s,
                 coding_s=plan.coding_s,
             )
-            return trainer.run(on_progress, should_stop, began)
+            return trainer.run(on_progress, should_stop, began, check_source)
         finally:
             trainer.metrics.close()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mdlzip.chunks import Layout
-from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
+from mdlzip.errors import ExportRefused, Interrupted, MdlzipError, NoGain, UsageError
+from mdlzip.fileio import plain_errors
 from mdlzip.model.transformer import Rounding, Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.sparsity.base import NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, density, from_nonzero
 from mdlzip.sparsity.schedule import AlphaSchedule
+from mdlzip.symbols.tokens import Tokens
+from mdlzip.symbols.vocabulary import START_SYMBOL
 from mdlzip.training import checkpoint, figures
+from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.data import IGNORE, Batch
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
 from mdlzip.training.optim import make_optimisers
@@ -44,10 +46,10 @@ from mdlzip.training.qat import (
     measure_curvature,
     price_steps,
 )
-from mdlzip.vocabulary import START_SYMBOL
 
 Progress = Callable[[str, float, float, str], None]
 _CHECKPOINT_EVERY_S = 60.0
+_FIRST_CHECKPOINT = 10  # steps
 _REFIT_EVERY = 10  # steps
 _SAMPLE_CHUNKS, _FINAL_CHUNKS = 48, 64
 # Fraction of the run, and the least share of the loss there that may be left at its end; on prose
@@ -67,14 +69,21 @@ class Trainer:
     """State and steps of one run."""
 
     def __init__(
-        self, data: np.ndarray, layout: Layout, options: Any, plan: Plan, work_dir: Path
+        self,
+        tokens: Tokens,
+        options: Any,
+        plan: Plan,
+        work_dir: Path,
+        *,
+        resumed: Checkpoint | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.plan, self.config = plan, plan.preset.train
-        self.work_dir, self.data = work_dir, data
+        self.work_dir, self.total_bytes = work_dir, tokens.total_bytes
         self.device = torch.device(plan.device)
-        self.vocabulary = plan.vocabulary
-        self.batches = make_batches(data, layout, plan.preset, options.seed, self.vocabulary)
-        self.model = Transformer(plan.preset.model, layout.chunk_size).to(self.device)
+        self.vocabulary = tokens.vocabulary
+        self.batches = make_batches(tokens, plan.preset, options.seed)
+        self.model = Transformer(plan.preset.model, tokens.layout.chunk_size).to(self.device)
         self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
         self.params = dict(self.model.named_parameters())
@@ -85,7 +94,7 @@ class Trainer:
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
         alive = sum(p.numel() for p in self.params.values()) - dead
         self.config = price_weights(
-            self.config, alive / max(len(data), 1), self.batches.bytes_per_symbol
+            self.config, alive / max(self.total_bytes, 1), tokens.bytes_per_symbol
         )
         self.alpha = AlphaSchedule(
             self.config.alpha, warmup=0.1, ramp="linear", start=0.0, stop=self.config.alpha_stop
@@ -96,11 +105,28 @@ class Trainer:
         self.stream_shift = 0
         self.loss_mean = float("nan")
         self.rival_bytes: int | None = None
-        text = repr((plan.preset, layout, options.seed, options.steps, len(data), plan.device))
-        self.progress = checkpoint.Progress(sha256(text.encode()).hexdigest())
-        resumed = options.resume and self._resume()
+        self.progress = checkpoint.Progress()
+        self.settings = checkpoint.Settings(
+            preset=plan.preset,
+            chunk_size=tokens.layout.chunk_size,
+            group_chunks=tokens.layout.group_chunks,
+            seed=options.seed,
+            steps=plan.steps,
+            budget_s=None if plan.steps else plan.budget_s,
+            total_bytes=self.total_bytes,
+        )
+        if resumed is not None:
+            self._resume(resumed)
         work_dir.mkdir(parents=True, exist_ok=True)
-        self.metrics = Metrics(options.metrics or work_dir / "metrics.jsonl", resume=bool(resumed))
+        self.warn = warn
+        self.metrics = Metrics(
+            work_dir / "metrics.jsonl",
+            options.metrics,
+            resume=resumed is not None,
+            append=options.append_metrics,
+            force=options.force,
+            warn=warn,
+        )
         self._hold()
 
     def _absent_symbols(self) -> Masks:
@@ -121,7 +147,11 @@ class Trainer:
     # --- the loop ----------------------------------------------------------------------------
 
     def run(
-        self, on_progress: Progress, should_stop: Callable[[], bool], began: float
+        self,
+        on_progress: Progress,
+        should_stop: Callable[[], bool],
+        began: float,
+        check_source: Callable[[], None] = lambda: None,
     ) -> TrainResult:
         """Train to the end of the budget and export."""
         last_saved = last_step = time.monotonic()
@@ -149,17 +179,22 @@ class Trainer:
             if p.step % 10 == 0:
                 self._give_up_in_time()
             if should_stop():
-                self._save()
-                raise Interrupted(
-                    "stopped after a checkpoint; the same command with --resume goes on"
-                )
-            if now - last_saved > _CHECKPOINT_EVERY_S:
+                check_source()
+                if self._save():
+                    raise Interrupted(
+                        "stopped after a checkpoint; the same command with --resume goes on"
+                    )
+                raise Interrupted("stopped; the checkpoint could not be written")
+            early = p.step == _FIRST_CHECKPOINT  # a disk without room for it is known soon
+            if early or now - last_saved > _CHECKPOINT_EVERY_S:
+                check_source()
                 self._save()
                 last_saved = time.monotonic()
         if not p.pruned:
             self._prune()
         if not p.quantising:
             self._start_quantising()
+        check_source()
         self._save()
         return self._finish(on_progress)
 
@@ -167,7 +202,7 @@ class Trainer:
         """Raise NoGain if not even a loss that falls faster than any seen would beat the rival."""
         p = self.progress
         share = max((s for f, s in _LEAST_SHARE_OF_LOSS if p.fraction >= f), default=0.0)
-        least = self.loss_mean * share * len(self.data) / 8
+        least = self.loss_mean * share * self.total_bytes / 8
         if self.rival_bytes is not None and p.step >= 100 and least > self.rival_bytes:
             raise NoGain(
                 f"training was given up after {p.elapsed_s:.0f} s: at {self.loss_mean:.2f} bits per"
@@ -228,7 +263,7 @@ class Trainer:
 
     def _bytes_seen(self) -> float:
         """Bytes of all batches before this step, on average."""
-        return self.progress.step * self.batches.passes_per_step * len(self.data)
+        return self.progress.step * self.batches.passes_per_step * self.total_bytes
 
     def _from_log(self) -> dict[str, float]:
         """The time of a step, and the online code length if the run has seen the whole file."""
@@ -238,8 +273,8 @@ class Trainer:
         try:
             records = read_metrics(path)
             out = {"step_seconds": step_seconds(records)}
-            if self._bytes_seen() >= len(self.data):
-                out["online_bytes"] = prequential_bytes(records, len(self.data))
+            if self._bytes_seen() >= self.total_bytes:
+                out["online_bytes"] = prequential_bytes(records, self.total_bytes)
         except (OSError, UsageError):
             return {}  # a metrics file that another run has begun anew
         return out
@@ -288,8 +323,8 @@ class Trainer:
             return figures.float_nats(self.model, self.batches, sample)
 
         curvature = measure_curvature(self.params, loss)
-        wanted = price_steps(self.params, curvature, len(self.data), c.coarseness)
-        wanted = halve_unbearable(self.params, wanted, loss, len(self.data), c.coarseness)
+        wanted = price_steps(self.params, curvature, self.total_bytes, c.coarseness)
+        wanted = halve_unbearable(self.params, wanted, loss, self.total_bytes, c.coarseness)
         self.metrics.write("steps", **wanted)
         return wanted
 
@@ -339,7 +374,8 @@ class Trainer:
 
     # --- checkpoints -------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint; whether that went well. It is a convenience, the archive decides."""
         tensors = checkpoint.collect(self.model, self.optimisers)
         tensors |= {f"method/{k}": v for k, v in self.method.state_dict().items()}
         tensors |= {f"mask/{k}": v for k, v in self.masks.items()}
@@ -347,13 +383,17 @@ class Trainer:
         table |= {f"step/{k}": e for k, (_, e) in self.steps.items()}
         table |= {f"site/{k}": e for k, e in self.exponents.items()}
         table["stream_shift"] = self.stream_shift
-        checkpoint.save(self.work_dir, self.progress, tensors, table)
-
-    def _resume(self) -> bool:
-        found = checkpoint.load(self.work_dir, self.progress.fingerprint)
-        if found is None:
+        state = checkpoint.Checkpoint(self.settings, self.progress, tensors, table)
+        try:
+            with plain_errors("the checkpoint cannot be written, training goes on without"):
+                checkpoint.save(self.work_dir, state)
+        except MdlzipError as problem:
+            self.warn(str(problem))
             return False
-        self.progress, tensors, table = found
+        return True
+
+    def _resume(self, found: Checkpoint) -> None:
+        self.progress, tensors, table = found.progress, found.tensors, found.table
         checkpoint.restore(self.model, self.optimisers, tensors)
 
         def part(prefix: str) -> dict[str, Any]:
@@ -368,7 +408,6 @@ class Trainer:
         self.stream_shift = table.get("stream_shift", 0)
         if self.progress.quantising:
             self._use_rounding()
-        return True
 
 
 def _prunable(name: str) -> bool:

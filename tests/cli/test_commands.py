@@ -118,7 +118,6 @@ def test_source_is_kept_unless_removed(cli: RunCli, noise: Path) -> None:
         ("-dt noise", 2, "choose one of"),
         ("compress noise --device gpu", 2, "--device gpu"),
         ("compress noise --device meta", 2, "--device meta"),
-        ("compress noise --metrics m noise.mdlz", 2, "--metrics takes one FILE"),
         ("test noise.mdlz --device cuda:99999", 2, "--device cuda:99999"),
         ("bench noise --against rar", 2, "choose from"),
         ("bench nosuch --no-model", 1, "no such file"),

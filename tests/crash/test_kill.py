@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.codec.work import work_folder
 from tests.archive_tools import compressible
 from tests.conftest import cli_environment
 
@@ -125,20 +126,22 @@ def test_killed_training_is_finished_by_resume(tmp_path: Path) -> None:
     source, target = tmp_path / "text", tmp_path / "text.mdlz"
     source.write_bytes(compressible(40_000))
     command = [sys.executable, "-m", "mdlzip", "compress", str(source), "--no-fallback"]
-    command += ["--preset", "nano", "--budget", "5s", "--device", "cpu", "-T", "1"]
+    command += ["--preset", "nano", "--steps", "120", "--device", "cpu", "-T", "1"]
     rng = random.Random(8)
+    folder = work_folder(target, b"", None, resume=True)
     for i in range(2):
         process = subprocess.Popen(
             command + ["--resume"] * (i > 0), env=cli_environment(), stderr=subprocess.DEVNULL
         )
-        time.sleep(rng.uniform(2, 8))
+        while not list(folder.glob("step-*")) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
         process.wait(30)
-        if target.exists():
-            break
-    if not target.exists():
-        done = subprocess.run([*command, "--resume"], env=cli_environment(), capture_output=True)
-        assert done.returncode == 0, done.stderr
+        assert not target.exists()
+    done = subprocess.run([*command, "--resume"], env=cli_environment(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"going on at step" in done.stderr
     assert not leftovers(tmp_path)
     back = mdlzip.decompress(target, tmp_path / "back", device="cpu").path
     assert back is not None

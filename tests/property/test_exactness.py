@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import selftest
@@ -21,7 +20,10 @@ from mdlzip.quantised.groups import decode_groups, encode_groups
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.reorder import like_next_to_like
-from mdlzip.vocabulary import Vocabulary, learn_merges
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import learn_merges
+from mdlzip.symbols.vocabulary import Vocabulary
+from tests.symbol_tools import tokens_of
 
 OURS, PAPER = selftest.CONFIGS
 MORE = (
@@ -87,8 +89,8 @@ def test_batch_shape_changes_nothing(network: IntegerNetwork, batch: int) -> Non
 def test_threads_change_no_byte(network: IntegerNetwork) -> None:
     data = symbols(1, 5000)[0]
     layout = Layout(len(data), CHUNK, 8)
-    one = list(encode_groups(network, data, layout, threads=1))
-    two = list(encode_groups(network, data, layout, threads=2))
+    one = list(encode_groups(network, tokens_of(data, layout), threads=1))
+    two = list(encode_groups(network, tokens_of(data, layout), threads=2))
     assert one == two
     for threads in (1, 2):
         decoded = decode_groups(network, layout, enumerate(one), threads=threads)
@@ -177,7 +179,7 @@ def test_any_alphabet_gives_the_bytes_back(size: int, seed: int, n: int, group_c
         replace(selftest.random_network(OURS), vocabulary=Vocabulary(alphabet)),
         Layout(n, 48, group_chunks),
     )
-    coded = list(encode_groups(net, data, layout, threads=1))
+    coded = list(encode_groups(net, tokens_of(data, layout, net.vocabulary), threads=1))
     back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
     assert back == data.tobytes()
 
@@ -192,11 +194,11 @@ def test_any_vocabulary_gives_the_bytes_back(
 ) -> None:
     alphabet = some(size, seed)
     data = alphabet[np.random.default_rng(seed).integers(0, size, n)]
-    merges = learn_merges(data, alphabet, most, 2, 0.0, longest)
+    merges = learn_merges(data, most, 2, 0.0, longest)
     config = replace(OURS, n_merges=len(merges))
     net = selftest.random_network(config)
     net, layout = replace(net, vocabulary=Vocabulary(alphabet, merges)), Layout(n, 48, group_chunks)
-    coded = list(encode_groups(net, data, layout, threads=1))
+    coded = list(encode_groups(net, tokens_of(data, layout, net.vocabulary), threads=1))
     back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
     assert back == data.tobytes()
     alone = list(decode_groups(net, layout, [(len(coded) - 1, coded[-1])], threads=1))
@@ -210,7 +212,8 @@ def test_a_state_goes_on_with_some_of_its_chunks(network: IntegerNetwork, kernel
     rows = np.array([True, False, True, True, False])
     previous, state = shifted(data), predictor.new_state(5)
     predictor.forward(previous[:, :50], state)
-    rest = predictor.forward(previous[rows, 50:], predictor.keep(state, rows))
+    predictor.narrow(state, rows)
+    rest = predictor.forward(previous[rows, 50:], state)
     assert np.array_equal(np.asarray(rest).astype(np.int64), whole[rows, 50:])
 
 
@@ -220,12 +223,13 @@ def test_a_byte_outside_the_alphabet_is_refused() -> None:
     )
     data = np.frombuffer(b"ab" * 70, np.uint8).copy()
     layout = Layout(len(data), 48, 2)
-    assert len(list(encode_groups(net, data, layout, threads=1))) == layout.n_groups
+    good = tokens_of(data, layout, net.vocabulary)
+    assert len(list(encode_groups(net, good, threads=1))) == layout.n_groups
     for place in (0, 47, 48, len(data) - 1):
         bad = data.copy()
         bad[place] = 0  # also what pads the last chunk
         with pytest.raises(ExportRefused, match="byte value 0 is not in the alphabet"):
-            list(encode_groups(net, bad, layout, threads=1))
+            list(encode_groups(net, tokens_of(bad, layout, net.vocabulary), threads=1))
 
 
 @pytest.mark.gpu

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 import mdlzip
-from mdlzip.chunks import Layout
 from mdlzip.codec import CompressOptions, export_weights, import_weights, read_network
 from mdlzip.errors import ExportRefused, UsageError
 from mdlzip.quantised import memory, selftest, tables
 from mdlzip.quantised.groups import decode_batch, encode_group
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.vocabulary import Vocabulary, all_bytes, alphabet_of
+from mdlzip.resources import learned_program_bytes
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.tokenise import cut_group
+from mdlzip.symbols.vocabulary import Vocabulary, all_bytes, alphabet_of
 from tests.archive_tools import compressible, random_network
 
 OPTIONS = CompressOptions(device="cpu", threads=1, chunk_size=64, group_chunks=3, fallback=False)
@@ -98,7 +100,7 @@ def test_the_coded_stream_is_that_of_the_page() -> None:
     expected = coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
     part = Predictor(replace(network, vocabulary=Vocabulary(alphabet)), 20)
-    assert encode_group(part, symbols.ravel()[:47]) == expected
+    assert encode_group(part, *cut_group(part.vocabulary, symbols.ravel()[:47], 20)) == expected
 
 
 @pytest.mark.parametrize("weights", ["coded", "coo"])
@@ -144,9 +146,12 @@ def test_decoding_stays_below_the_memory_predicted(size: int) -> None:
     network = replace(random_network(), vocabulary=Vocabulary(all_bytes()[:size]))
     layout = Layout(512 * 32, 32, 512)
     predictor = Predictor(network, layout.chunk_size)
-    coded = encode_group(predictor, np.zeros(512 * 32, np.uint8))
+    coded = encode_group(
+        predictor, *cut_group(network.vocabulary, np.zeros(512 * 32, np.uint8), 32)
+    )
     tracemalloc.start()
     decode_batch(predictor, layout, [(0, coded)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < memory.decode_memory_bytes(network.config, layout, 1) - memory._PROGRAM_BYTES
+    need = memory.decode_memory_bytes(network.config, layout, 1, vocabulary=network.vocabulary)
+    assert peak < need - learned_program_bytes()

@@ -20,10 +20,10 @@ def test_data_are_the_files_bytes(tmp_path: Path, n: int) -> None:
     (tmp_path / "f").write_bytes(data)
     with open_corpus(tmp_path / "f") as corpus:
         assert corpus.size == n
-        assert corpus.data.dtype == np.uint8
-        assert corpus.data.tobytes() == data
+        assert corpus.read(0, n).dtype == np.uint8
+        assert corpus.read(0, n).tobytes() == data
+        assert corpus.read(n // 3, n // 2).tobytes() == data[n // 3 : n // 2]
         assert b"".join(corpus.blocks()) == data
-        assert not corpus.data.flags.writeable
 
 
 def test_metadata(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_metadata(tmp_path: Path) -> None:
 def test_stdin_is_spooled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"piped")))
     with open_corpus("-") as corpus:
-        assert corpus.data.tobytes() == b"piped"
+        assert corpus.read(0, corpus.size).tobytes() == b"piped"
         assert corpus.name is None
         assert corpus.mode is None
 
@@ -73,6 +73,19 @@ def test_a_change_while_working_is_noticed(tmp_path: Path) -> None:
             file.write(b"d")
         with pytest.raises(MdlzipError, match="changed"):
             corpus.check_unchanged()
+
+
+def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_signal(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(3 << 20))
+    with open_corpus(path) as corpus:
+        blocks = corpus.blocks()
+        assert len(next(blocks)) == 1 << 20
+        os.truncate(path, (1 << 20) + 5)
+        with pytest.raises(MdlzipError, match="f: changed while it was being compressed"):
+            list(blocks)
 
 
 def test_only_the_very_file_is_removed(tmp_path: Path) -> None:

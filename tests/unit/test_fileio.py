@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mdlzip.errors import MdlzipError, OutputExists, UsageError
-from mdlzip.fileio import AtomicOutput, check_output, open_output, plain_errors
-from mdlzip.fileio.atomic import new_file_mode
+from mdlzip.fileio import AtomicOutput, Metadata, check_output, open_output, plain_errors
+from mdlzip.fileio.naming import hidden_stem
+from mdlzip.fileio.owner import new_file_mode
 
 both_ways = pytest.mark.parametrize("anonymous", [True, False])
 
@@ -24,7 +25,7 @@ def test_output_appears_whole_with_its_metadata(tmp_path: Path, anonymous: bool)
         assert os.fstat(out.file.fileno()).st_mode & 0o777 == 0o600
         out.file.seek(0)
         assert out.file.read() == b"hello"
-        out.commit(0o100751, 1_234_567_890_123_456_789)
+        out.commit(Metadata(0o100751, 1_234_567_890_123_456_789))
     assert path.read_bytes() == b"hello"
     assert path.stat().st_mode & 0o7777 == 0o751
     assert path.stat().st_mtime_ns == 1_234_567_890_123_456_789
@@ -82,8 +83,9 @@ def test_restart_forgets_what_was_written(tmp_path: Path) -> None:
 
 
 def test_parts_left_by_the_dead_are_removed_those_in_use_are_not(tmp_path: Path) -> None:
-    dead, living = tmp_path / ".out.0123abcd.part", tmp_path / ".out.89abcdef.part"
-    other = tmp_path / ".other.0123abcd.part"
+    stem, others = hidden_stem(tmp_path / "out"), hidden_stem(tmp_path / "other")
+    dead, living = tmp_path / f"{stem}.0123abcd.part", tmp_path / f"{stem}.89abcdef.part"
+    other = tmp_path / f"{others}.0123abcd.part"
     for part in (dead, living, other):
         part.write_bytes(b"part")
     with living.open() as file:
@@ -172,7 +174,7 @@ def test_named_pipe_as_output(tmp_path: Path, seekable: bool) -> None:
     check_output(fifo, source=None, force=False)
     with open_output(fifo, force=False, seekable=seekable) as out:
         out.write(b"through")
-        out.commit(0o600, 5)
+        out.commit(Metadata(0o600, 5))
     reader.join(10)
     assert got == [b"through"]
     assert fifo.is_fifo()

@@ -12,9 +12,9 @@ from mdlzip.config import METHOD_NAMES, TrainConfig
 from mdlzip.errors import Interrupted, UsageError
 from mdlzip.sparsity.drr import SmoothL0
 from mdlzip.sparsity.methods import METHODS
+from mdlzip.symbols.survey import present_in
 from mdlzip.training.metrics import read_metrics
 from mdlzip.training.penalty import make_penalty, price_weights
-from mdlzip.vocabulary import bytes_present
 from tests.unit.test_training import OPTIONS, TEXT, codes, run
 
 PMMP_FIRMLY = "u=1,rate=30"  # 40 steps are few: let gamma arrive
@@ -50,7 +50,7 @@ def test_every_method_trains_and_prunes(method: str, tmp_path: Path) -> None:
 
 
 def test_without_a_method_nothing_is_pruned(tmp_path: Path) -> None:
-    present = int(bytes_present(TEXT).sum())
+    present = int(present_in(TEXT.tobytes()).sum())
     width, hidden = 16, 32
     inside = 4 * width * width + 2 * width * hidden
     rows = 257 + 257  # of embedding and head; one row more than bytes for start and for trust

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.config import ModelConfig
 from mdlzip.matches import Matcher
 from mdlzip.model.transformer import Transformer
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.learn import learn_merges
+from mdlzip.symbols.survey import present_in
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
 from mdlzip.training.data import IGNORE, PIECE_BYTES, Batch, Batches
-from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present, learn_merges
+from tests.symbol_tools import tokens_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)[:6000]
@@ -22,14 +25,16 @@ LAYOUT = Layout(len(TEXT), CHUNK, 4)
 
 
 def vocabulary(n_merges: int) -> Vocabulary:
-    alphabet = alphabet_of(bytes_present(TEXT))
-    merges = learn_merges(TEXT, alphabet, n_merges, 8, 1.0, 16)
+    alphabet = alphabet_of(present_in(TEXT.tobytes()))
+    merges = learn_merges(TEXT, n_merges, 8, 1.0, 16)
     assert len(merges) == n_merges
     return Vocabulary(alphabet, merges)
 
 
 def in_pieces(n_merges: int, lead: int = LEAD) -> Batches:
-    return Batches(TEXT, LAYOUT, 1024, 0, vocabulary(n_merges), lead=lead, least_match=LEAST)
+    return Batches(
+        tokens_of(TEXT, LAYOUT, vocabulary(n_merges)), 1024, 0, lead=lead, least_match=LEAST
+    )
 
 
 @pytest.mark.parametrize("n_merges", [0, 40])
@@ -106,8 +111,8 @@ def inputs(batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor
 
 
 def test_short_chunks_and_full_attention_are_not_cut() -> None:
-    short = Batches(TEXT, Layout(len(TEXT), 1000, 4), 1024, 0, vocabulary(0), lead=LEAD)
-    whole = Batches(TEXT, LAYOUT, 1024, 0, vocabulary(0))
+    short = Batches(tokens_of(TEXT, Layout(len(TEXT), 1000, 4)), 1024, 0, lead=LEAD)
+    whole = Batches(tokens_of(TEXT, LAYOUT), 1024, 0)
     assert short.n_pieces == short.n_chunks == 6 and whole.n_pieces == whole.n_chunks == 3
     assert whole.batch(0).matches is None
     assert [len(b.symbols) for b in whole.sample_chunks(64)] == [2, 1]

@@ -12,6 +12,7 @@ from mdlzip.config import ModelConfig
 from mdlzip.model.transformer import Transformer
 from mdlzip.training import figures, qat
 from mdlzip.training.data import Batches
+from tests.symbol_tools import tokens_of
 from tests.unit.test_training import LAYOUT, OPTIONS, TEXT, run
 
 
@@ -71,7 +72,7 @@ def test_a_stream_that_has_grown_is_not_cut_off() -> None:
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
         if name.rsplit(".", 1)[-1] in ("embedding", "out", "down"):
             p.data *= 20_000
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     sample = [batches.gather(batches.sample(32))]
     symbols = [sample[0][0]]
     plain = figures.float_nats(model, batches, sample)

@@ -12,6 +12,7 @@ from mdlzip.codec import CompressOptions
 from mdlzip.errors import UsageError
 from mdlzip.studies.overhead import measure_overhead, paired_costs
 from tests.conftest import ROOT, RunCli
+from tests.symbol_tools import Held
 
 SMALL = (
     "--preset", "nano", "--threads", "1", "--progress", "never",
@@ -56,4 +57,4 @@ def test_bad_input_is_one_line(cli: RunCli, tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
         assert words in done.stderr and done.stderr.count(b"\n") == 1
     with pytest.raises(UsageError, match="0 rounds"):
-        measure_overhead(np.ones(9, np.uint8), ["rl1"], CompressOptions(), 0, lambda *_: None)
+        measure_overhead(Held(np.ones(9, np.uint8)), ["rl1"], CompressOptions(), 0, lambda *_: None)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from mdlzip.chunks import Layout
 from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Transformer
-from mdlzip.training import checkpoint, planner, qat
+from mdlzip.quantised.memory import n_cells
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.survey import present_in
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
+from mdlzip.training import checkpoint, choice, planner, qat
 from mdlzip.training.data import IGNORE, Batches
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
 from mdlzip.training.trainer import TrainResult
-from mdlzip.vocabulary import Vocabulary, alphabet_of, bytes_present
 from tests.conftest import ROOT
+from tests.symbol_tools import tokens_of
 
 TEXT = np.frombuffer((ROOT / "LICENSE").read_bytes(), np.uint8)
 LAYOUT = Layout(len(TEXT), 64, 16)
@@ -31,10 +34,20 @@ OPTIONS = CompressOptions(
 )  # fmt: skip
 
 
-def run(folder: Path, options: CompressOptions = OPTIONS, stop: Any = lambda: False) -> TrainResult:
-    return train(
-        TEXT, LAYOUT, options, work_dir=folder, on_progress=lambda *a: None, should_stop=stop
-    )
+def run(
+    folder: Path,
+    options: CompressOptions = OPTIONS,
+    stop: Any = lambda: False,
+    data: np.ndarray = TEXT,
+    note: Any = lambda *a: None,
+    **more: Any,
+) -> TrainResult:
+    layout, present = replace(LAYOUT, total_bytes=len(data)), present_in(data.tobytes())
+    vocabulary = planner.choose_vocabulary(present, data, layout, cast(Any, options))
+    with tokens_of(data, layout, vocabulary) as tokens:
+        return train(
+            tokens, data, options, work_dir=folder, on_progress=note, should_stop=stop, **more
+        )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +67,7 @@ def test_it_learns_and_the_integers_keep_it(result: TrainResult) -> None:
 
 
 def test_absent_symbols_cost_nothing(result: TrainResult) -> None:
-    absent = ~bytes_present(TEXT)
+    absent = ~present_in(TEXT.tobytes())
     assert absent.sum() > 100
     assert not result.network.tensors["embedding"].codes[:256][absent].any()
     assert not result.network.tensors["head"].codes[:256][absent].any()
@@ -70,19 +83,24 @@ def test_resumed_to_the_bit(result: TrainResult, tmp_path: Path, at: int) -> Non
     calls = iter(range(1000))
     with pytest.raises(Interrupted, match="--resume"):
         run(tmp_path, stop=lambda: next(calls) == at)
-    assert codes(run(tmp_path, replace(OPTIONS, resume=True))) == codes(result)
+    assert codes(run(tmp_path, resumed=checkpoint.load(tmp_path))) == codes(result)
 
 
 def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
     model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16), 64)
+    model.initialise(0)
     tensors = checkpoint.collect(model, {})
-    for step in (1, 2):
-        checkpoint.save(tmp_path, checkpoint.Progress("f", step=step), tensors, {"a": step})
-    newest = tmp_path / "step-00000002" / "state.safetensors"
+    settings = checkpoint.Settings(load_preset("mini"), 512, 128, 3, None, 60.0, 1000)
+    for step in (1, 2, 3):
+        progress = checkpoint.Progress(step=step)
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(settings, progress, tensors, {"a": step}))
+    assert len(list(tmp_path.iterdir())) == 2
+    newest = tmp_path / "step-00000003.safetensors"
     newest.write_bytes(newest.read_bytes()[:-7])
-    found = checkpoint.load(tmp_path, "f")
-    assert found is not None and found[0].step == 1 and found[2] == {"a": 1}
-    assert checkpoint.load(tmp_path, "another run") is None
+    found = checkpoint.load(tmp_path)
+    assert found is not None and found.progress.step == 2 and found.table == {"a": 2}
+    assert found.settings == settings
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.tensors.items())
 
 
 def test_budget_is_kept(tmp_path: Path) -> None:
@@ -96,7 +114,7 @@ def test_budget_is_kept(tmp_path: Path) -> None:
 
 
 def test_batches_cover_the_corpus_once_an_epoch() -> None:
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     seen: list[bytes] = []
     for step in range(batches.n_chunks // 32 * 8):  # whole pools of 8 batches
         symbols, targets, _ = batches.batch(step)
@@ -107,11 +125,7 @@ def test_batches_cover_the_corpus_once_an_epoch() -> None:
 
 
 def test_a_corpus_shorter_than_a_chunk(tmp_path: Path) -> None:
-    tiny = TEXT[:10]
-    done = train(
-        tiny, Layout(10, 64, 16), replace(OPTIONS, steps=2), work_dir=tmp_path,
-        on_progress=lambda *a: None, should_stop=lambda: False,
-    )  # fmt: skip
+    done = run(tmp_path, replace(OPTIONS, steps=2), data=TEXT[:10])
     assert done.network.n_weights > 0
 
 
@@ -165,7 +179,7 @@ def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
             p.data += 0.3 * torch.randn(p.shape, generator=generator)
         if name.endswith("mlp.down"):
             p.data *= gain
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     sample = [batches.gather(batches.sample(32))]
     params = dict(model.named_parameters())
     symbols = [sample[0][0]]
@@ -188,11 +202,11 @@ def test_an_export_of_fewer_byte_values_predicts_no_worse() -> None:
 
     model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=32, window=8), 64)
     model.initialise(0)
-    batches = Batches(TEXT, LAYOUT, 4 * 64, seed=0)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     x = batches.gather(batches.sample(8))[0]
     steps = qat.choose_steps(dict(model.named_parameters()), 0.5)
     rounding = qat.QatRounding(steps, qat.calibrate(model, [x]), 0.0)
-    alphabet = alphabet_of(bytes_present(TEXT))
+    alphabet = alphabet_of(present_in(TEXT.tobytes()))
     whole, part = qat.export(model, rounding), qat.export(model, rounding, Vocabulary(alphabet))
     assert whole.alphabet.size == 256 and np.array_equal(part.alphabet, alphabet)
     nats = [figures.integer_nats(network, batches, 32) for network in (whole, part)]
@@ -252,29 +266,56 @@ def test_rounding_of_activations_is_torchs(exponent: int) -> None:
 
 
 def test_training_that_cannot_win_is_given_up(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8)
-    with pytest.raises(NoGain, match=r"given up .* will not get below 1,000 bytes"):
-        train(
-            noise, Layout(len(noise), 64, 16), replace(OPTIONS, steps=400), work_dir=tmp_path,
-            on_progress=lambda *a: None, should_stop=lambda: False, rival_bytes=1000,
-        )  # fmt: skip
+    noise = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8)
+    with pytest.raises(NoGain, match=r"given up .* will not get below 9,000 bytes"):
+        run(tmp_path, replace(OPTIONS, steps=400), data=noise, rival_bytes=9000)
+
+
+def test_a_run_that_its_own_estimate_gives_up_does_not_begin(tmp_path: Path) -> None:
+    steps: list[float] = []
+
+    def note(phase: str, done: float, total: float, text: str) -> None:
+        if phase == "train":
+            steps.append(done)
+
+    with pytest.raises(NoGain, match=r"the estimate of [\d,]+ bytes is far above the 1,000"):
+        run(tmp_path, note=note, rival_bytes=1000)
+    assert not steps
 
 
 def test_little_content_pays_for_few_weights() -> None:
     options = CompressOptions(device="cpu")
     names = [
-        planner.choose_preset(options, 10_000_000, lzma_bytes, 1e9, "cpu").name
+        choice.choose_preset(options, 10_000_000, lzma_bytes, 1e9, "cpu").name
         for lzma_bytes in (10_000, 300_000, 1_000_000, 3_000_000)
     ]
     assert names == ["nano", "mini", "small", "base"]
-    assert planner.choose_preset(options, 10_000_000, 3_000_000, 1.0, "cpu").name == "nano"
+    assert choice.choose_preset(options, 10_000_000, 3_000_000, 1.0, "cpu").name == "nano"
+
+
+@pytest.mark.parametrize(("budget_s", "doubtful"), [(60.0, True), (400.0, False)])
+def test_a_budget_without_time_to_train_is_said(budget_s: float, doubtful: bool) -> None:
+    """A large file: coding alone takes most of the budget."""
+    plan = planner.Plan(
+        load_preset("nano"), "cpu", budget_s, 0.1, 50.0, 3.0, 300_000, None, 5.0, pass_s=40.0
+    )
+    doubt = plan.doubt(1_000_000)
+    assert (doubt is not None) == doubtful
+    assert not doubtful or "leaves 2 s for training" in str(doubt)
+    assert not doubtful or "--budget 3m or more" in str(doubt)
+
+
+def test_the_ladder_has_weights_that_grow() -> None:
+    counts = [n_cells(load_preset(name).model) for name in choice._GPU_LADDER]
+    assert counts == sorted(counts)
+    assert counts[0] > 50_000
 
 
 def test_the_estimate_of_lzma() -> None:
     text = np.frombuffer(b"a line that comes again and again\n" * 100_000, np.uint8)
-    assert planner.estimate_lzma(text) < 10_000
+    assert choice.estimate_lzma(text[: 1 << 20], len(text)) < 10_000
     noise = np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8)
-    assert planner.estimate_lzma(noise) == pytest.approx(len(noise), rel=0.01)
+    assert choice.estimate_lzma(noise[: 1 << 20], len(noise)) == pytest.approx(len(noise), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from mdlzip.archive.weights import (
     code_cost_bits,
     pack_weights,
     unpack_weights,
-    weights_summary,
 )
+from mdlzip.archive.weights_head import weights_summary
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.quantised.network import activation_sites, tensor_shapes
-from mdlzip.vocabulary import Vocabulary
+from mdlzip.symbols.vocabulary import Vocabulary
+from tests.archive_tools import weights_source
 from tests.weight_tools import PAPER, TINY, random_network, same_network
 
 MODES = ("coded", "coo")
@@ -36,7 +37,7 @@ def test_round_trip_and_ledger(mode: str, config: object, density: float) -> Non
     assert sum(packed.ledger.values()) == len(packed.data)
     assert min(packed.ledger.values()) >= 0
     assert same_network(unpack_weights(memoryview(packed.data), network.config), network)
-    summary = weights_summary(packed.data, network.config)
+    summary = weights_summary(weights_source(packed.data), network.config)
     assert (summary.nnz, summary.ledger) == (network.nnz, packed.ledger)
 
 
@@ -169,6 +170,6 @@ def test_the_summary_refuses_what_it_reads(mode: str) -> None:
     data = pack_weights(random_network(), mode).data
     for cut in (0, 1, BITMAP, STEPS, HEAD):
         with pytest.raises(CorruptArchive):
-            weights_summary(data[:cut], TINY)
+            weights_summary(weights_source(data[:cut]), TINY)
     with pytest.raises(CorruptArchive, match="alphabet"):
-        weights_summary(data[:1] + bytes(BITMAP) + data[1 + BITMAP :], TINY)
+        weights_summary(weights_source(data[:1] + bytes(BITMAP) + data[1 + BITMAP :]), TINY)

@@ -1,0 +1,181 @@
+"""One symbol: is it the best guess? If not, down the tree of the vocabulary, a decision a node.
+
+Encoder and decoder run the same function, so they cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdlzip.experts import tables as k
+from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
+from mdlzip.experts.mixer import decide
+from mdlzip.experts.opinions import (
+    choose_guess,
+    expect,
+    forget_guess,
+    guess_inputs,
+    learn_guess,
+    learn_node,
+    look_up,
+    node_inputs,
+    sum_counts,
+)
+from mdlzip.experts.slots import (
+    Array,
+    Int,
+    bare,
+    find_bucket,
+    inlined,
+    learn_record,
+    mixed,
+    opinion,
+    stretched,
+)
+from mdlzip.experts.state import (
+    BUCKET,
+    FILL,
+    LAST_8,
+    N_SYMBOLS,
+    NODE,
+    RECORD,
+    SETS,
+    USED,
+)
+
+_BYTE_MASK = np.uint64((1 << k.REFINE_BYTE_BITS) - 1)
+_GUESS_NAMES = k.REFINE_NODES - k.REFINE_GUESS
+_DEEPEST = k.MAX_DEPTH - 1
+DECISIONS, GUESSES, RIGHT = range(3)  # fields of `spent`
+SPENT_FIELDS = 3
+
+
+@inlined
+def network_odds(t: Array, yes: Int, total: Int) -> Int:
+    """Log-odds of a share of the network's counts."""
+    p = (yes << k.PROBABILITY_BITS) // total
+    return stretched(t, min(max(p, 1), k.ONE - 1))
+
+
+@inlined
+def code_symbol(
+    t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
+    inputs: Array, sums: Array, spent: Array, lanes: Array, b: Int, known: Array, texts: Array,
+    coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
+) -> Int:  # fmt: skip
+    """Code the symbol of one chunk and let all but its lane learn it; returns it.
+
+    best: the network's likeliest rank; symbol: the rank to code, or anything when decoding.
+    """
+    size = sums.shape[0] - 1
+    total = sums[size]
+    last = np.int64(lanes[b, LAST_8] & 255)
+    context_keys(lanes, b, texts, keys)
+    look_up(records, keys, work)
+    matches = expect(lanes, b, known, work)
+    p = ((sums[best + 1] - sums[best]) << k.PROBABILITY_BITS) // total
+    guess = choose_guess(t, maps, work, best, p)
+    guessed = np.int64(0)
+    tried = np.int64(0)
+    for j in range(k.N_RECORDS + k.N_MATCHES):
+        work[USED, j] = 0
+    if guess >= 0:
+        inputs[0] = network_odds(t, sums[guess + 1] - sums[guess], total)
+        favour = guess_inputs(t, maps, work, inputs, guess)
+        work[SETS, 0], work[SETS, 1] = k.DEPTH_SETS, k.MATCH_SETS + matches
+        work[SETS, 2] = k.RECORD_SETS + favour
+        work[SETS, 3] = matches
+        work[SETS, 4] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
+        guessed = np.int64(symbol == guess)
+        guessed = decide(t, inputs, weights, maps, work, coder, stream, decoding, guessed)
+        learn_guess(t, maps, work, guessed)
+        spent[DECISIONS] += 1
+        spent[GUESSES] += 1
+        spent[RIGHT] += guessed
+        tried = np.int64(1)
+        if guessed:
+            symbol = guess
+        else:
+            forget_guess(work, guess)
+            for j in range(k.N_RECORDS + k.N_MATCHES):
+                work[USED, j] = 0
+    if not guessed:
+        left_out = sums[guess + 1] - sums[guess] if guess >= 0 else np.int64(0)
+        low, high, node, depth = np.int64(0), np.int64(size), np.int64(1), np.int64(0)
+        inner = np.int64(1)
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if depth % 3 == 0:
+                for j in range(k.N_TREES):
+                    work[BUCKET, j] = find_bucket(trees, keys[k.N_RECORDS + j], node)
+                inner = np.int64(1)
+            below, above = sums[middle] - sums[low], sums[high] - sums[middle]
+            bit = np.int64(-1)
+            if low <= guess < middle:
+                below -= left_out
+                if middle - low == 1:
+                    bit = np.int64(1)
+            elif middle <= guess < high:
+                above -= left_out
+                if high - middle == 1:
+                    bit = np.int64(0)
+            if bit < 0:
+                inputs[0] = network_odds(t, above, below + above)
+                for j in range(k.N_TREES):
+                    work[NODE, j] = work[BUCKET, j] + inner
+                    inputs[k.TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
+                level: Int = min(depth, _DEEPEST)
+                speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
+                work[SETS, 0] = k.DEPTH_SETS + 1 + level
+                work[SETS, 1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
+                work[SETS, 2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
+                work[SETS, 3] = (
+                    k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
+                )
+                work[SETS, 4] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
+                bit = np.int64(symbol >= middle)
+                bit = decide(t, inputs, weights, maps, work, coder, stream, decoding, bit)
+                learn_node(t, maps, work, trees, bit)
+                spent[DECISIONS] += 1
+            if bit:
+                low = middle
+            else:
+                high = middle
+            node, inner = 2 * node + bit, 2 * inner + bit
+            depth += 1
+        symbol = low
+    for j in range(k.N_RECORDS):
+        learn_record(records, work[RECORD, j], symbol)
+    return symbol
+
+
+@bare
+def code_step(
+    t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
+    keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
+    lanes: Array, known: Array, texts: Array, start: Int,
+    strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
+    gaps: Array, counts: Array, rows: Array, symbols: Array,
+) -> Int:  # fmt: skip
+    """The next symbol of the chunks `rows`, in this order; -1, or the row whose symbol did not fit.
+
+    gaps: uint16 (R, V), of the network, by place; (0, V) for no network; counts: int32, gap ->
+    count; symbols: int64 (R,), ranks, read or filled; start: where chunk 0 stands in `known`.
+    """
+    room = texts.shape[1]
+    best = np.int64(0)
+    for r in range(rows.shape[0]):
+        b = rows[r]
+        if gaps.shape[0] > 0:
+            best = sum_counts(gaps, r, counts, place, sums)
+        symbol = code_symbol(
+            t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
+            texts, coder, stream, decoding, best, symbols[r],
+        )  # fmt: skip
+        symbols[r] = symbol
+        if lanes[b, FILL] + lengths[symbol] > room:
+            return r
+        here = start + b * room + lanes[b, N_SYMBOLS]
+        take_symbol(lanes, b, texts, known, here, symbol, strings, lengths[symbol])
+        follow_matches(lanes, b, known, room, here + 1, work, symbol, heads)
+    return -1

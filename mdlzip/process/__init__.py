@@ -1,0 +1,1 @@
+"""The process and its machine: cores, compiled kernels and their cache, memory, environment."""

@@ -1,0 +1,71 @@
+"""The one decorator for compiled functions ("kernels"): numba, loaded when the first is defined.
+
+Machine code is kept between runs where that is safe and possible (`kernel_cache`). Where it is not,
+every process compiles what it needs: slower at the start, the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_kernels: dict[str, Any] = {}
+
+
+def compiled(**options: Any) -> Callable[[F], F]:
+    """Decorator: the function, compiled by numba for each signature that it is called with.
+
+    options: of `numba.njit`; kernels release the interpreter lock unless told otherwise. A function
+    with inline="always" is compiled into its callers and needs no cache of its own.
+    """
+    from numba import njit  # costs a second; not everybody who imports a kernel's module calls it
+
+    def decorate(function: F) -> F:
+        kernel: Any = njit(**{"nogil": True, **options})(function)
+        if options.get("inline") != "always":
+            _keep_machine_code(kernel, function)
+            _kernels[_name(function)] = kernel
+        return kernel
+
+    return decorate
+
+
+def _keep_machine_code(kernel: Any, function: Callable[..., Any]) -> None:
+    """Give the kernel a cache of ours in place of numba's.
+
+    `njit(cache=True)` raises where no folder can be written, trusts folders that other users can
+    write to, overlooks changes in functions of other files, and fails on damaged files.
+    """
+    from mdlzip.process.kernel_cache import KernelCache
+
+    if hasattr(kernel, "_cache"):  # what `enable_caching` of numba 0.61 to 0.68 sets
+        kernel._cache = KernelCache(function)
+
+
+def kernel_names(*, used: bool = False) -> list[str]:
+    """Names of the kernels defined so far, sorted; used: of those alone that have run.
+
+    A kernel that another one calls is part of that one's machine code, so it has run as well.
+    """
+    if not used:
+        return sorted(_kernels)
+    found: set[str] = set()
+    todo = [name for name, kernel in _kernels.items() if kernel.overloads]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += _called_by(_kernels[name].py_func)
+    return sorted(found)
+
+
+def _called_by(function: Callable[..., Any]) -> list[str]:
+    """Kernels among the global names of a function."""
+    globals_ = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [name for name, kernel in _kernels.items() if any(kernel is g for g in globals_)]
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__.split('.')[-1]}.{function.__name__}"

@@ -1,0 +1,61 @@
+"""What decoding costs in time, predicted from headers alone, and what is out of proportion.
+
+A few bytes can declare a model of millions of zero weights, so time is not bounded by the size of
+an archive. Operations are counted roughly, in multiply-adds of a matrix product, some 0.1 to 0.4 ns
+each on one core.
+"""
+
+from __future__ import annotations
+
+from mdlzip.config import ModelConfig
+from mdlzip.errors import LimitExceeded
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk, n_cells
+from mdlzip.quantised.prepared import window_of
+from mdlzip.symbols.layout import Layout
+
+_PER_CELL = 1 << 8  # a weight that is decoded
+_PER_ATTENTION = 8  # a multiply-add of attention
+_PER_LAYER_STEP = 1 << 18  # a layer's calls for one position of a tile, whatever their sizes
+_PER_ANGLE = 1 << 6  # an entry of the tables of positions
+
+# Allowed: as much as the first few presets take for any file, and for each byte of the original
+# the products of a network of so many weights, more of them the more bytes the weights take.
+_FREE = 1 << 29
+_FREE_PER_BYTE = 1 << 22
+_PER_WEIGHT_BYTE = 1 << 12
+
+
+def decode_operations(config: ModelConfig, layout: Layout) -> int:
+    """Operations that decoding takes at most (strings that are one symbol each make them fewer)."""
+    positions = longest_chunk(layout)
+    tiles = -(-layout.n_chunks // max(DECODE_TILE_CHUNKS, layout.group_chunks))
+    ring = min(window_of(config, layout.chunk_size), positions)
+    attention = config.n_layers * ring * (2 * config.d_model + 16 * config.n_heads)
+    each = n_cells(config) + _PER_ATTENTION * attention
+    angles = positions * (config.d_model if config.positions == "sinusoidal" else config.head_width)
+    return (
+        layout.total_bytes * each
+        + tiles * positions * config.n_layers * _PER_LAYER_STEP
+        + n_cells(config) * _PER_CELL
+        + angles * _PER_ANGLE
+    )
+
+
+def allowed_operations(size: int, weight_bytes: int) -> int:
+    """Operations in proportion to `size` original bytes and a weights section of that length."""
+    return _FREE + size * (_FREE_PER_BYTE + _PER_WEIGHT_BYTE * weight_bytes)
+
+
+def check_operations(
+    config: ModelConfig, layout: Layout, weight_bytes: int, remedy: str = "--allow-slow"
+) -> None:
+    """LimitExceeded if decoding costs far more than the original and the weights account for.
+
+    remedy: what the message advises to pass.
+    """
+    need = decode_operations(config, layout)
+    if need > allowed_operations(layout.total_bytes, weight_bytes):
+        raise LimitExceeded(
+            f"decoding takes about {need:.1e} operations for {layout.total_bytes} bytes, far more"
+            f" than they and {weight_bytes} bytes of weights account for; pass {remedy}"
+        )

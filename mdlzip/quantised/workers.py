@@ -1,0 +1,67 @@
+"""Threads that run tasks in order and stop within a moment when nobody wants the results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import TypeVar
+
+import torch
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Stopped(Exception):
+    """A task was given up because its result is not wanted any more."""
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Products on the thread that asks for them: the threads of a pool are not to be multiplied."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _settle() -> None:
+    torch.set_num_threads(1)
+
+
+class Workers:
+    """Threads for one `map`; results come back in the order of the tasks.
+
+    When its consumer leaves early, by an error, a signal or `close`, running tasks are asked to
+    stop: they call `check` several times a second, and it raises.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = max(1, threads)
+        self._unwanted = Event()
+
+    def check(self) -> None:
+        """Raises Stopped in a task whose result nobody waits for."""
+        if self._unwanted.is_set():
+            raise Stopped
+
+    def map(self, task: Callable[[A], R], items: Iterable[A]) -> Generator[R]:
+        """Like `map`, at most threads + 1 tasks ahead of the consumer."""
+        with one_thread_each(), ThreadPoolExecutor(self._threads, initializer=_settle) as pool:
+            pending: deque[Future[R]] = deque()
+            try:
+                for item in items:
+                    pending.append(pool.submit(task, item))
+                    if len(pending) > self._threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                self._unwanted.set()
+                for future in pending:
+                    future.cancel()

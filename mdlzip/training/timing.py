@@ -1,0 +1,83 @@
+"""How long a training step and the coder take on this machine, tried on throw-away weights."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mdlzip.config import Preset
+from mdlzip.model.transformer import Transformer
+from mdlzip.process.cores import thread_count
+from mdlzip.training.data import IGNORE, Batches
+from mdlzip.training.optim import make_optimisers
+from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
+
+_TIMED_STEPS = 16
+
+
+def time_step(
+    model: Transformer, preset: Preset, batches: Batches, device: str, limit_s: float
+) -> float:
+    """Seconds of one training step, on throw-away weights.
+
+    The median of several, the first one apart, until `limit_s` seconds are gone: batches differ,
+    and so does what else the machine is doing. The least would promise up to half as many steps
+    again as there will be. One step is all if it takes ten times the limit by itself.
+    """
+    optimisers = make_optimisers(model, preset.train)
+    times: list[float] = []
+    for i in range(_TIMED_STEPS):
+        began = time.perf_counter()
+        x, y, matches = batches.batch(i).to(device)
+        logits = model(x, matches).flatten(0, 1)
+        F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE).backward()
+        for o in optimisers.values():
+            o.step()
+            o.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+        if sum(times) > (limit_s if i else 10 * limit_s):
+            break
+    return statistics.median(times[1:] or times)
+
+
+def time_coding(
+    model: Transformer, batches: Batches, device: str, threads: int | None, *, verify: bool
+) -> float:
+    """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
+    from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
+    from mdlzip.quantised.predictor import Predictor, shifted
+
+    layout = batches.tokens.layout
+    if device != "cpu":
+        return 10.0 + layout.total_bytes / 2e6
+    params = dict(model.named_parameters())
+    x = batches.gather(batches.sample(2)).symbols
+    steps = choose_steps(params, 0.5)
+    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), batches.vocabulary)
+    predictor = Predictor(network, layout.chunk_size)
+    rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        previous = shifted(x.numpy())
+        stepwise = np.repeat(previous[:1, :1], rows, axis=0)
+        for warm in (True, False):  # the first round compiles the kernels
+            began = time.perf_counter()
+            predictor.forward(previous, predictor.new_state(len(previous)))
+            encode = (time.perf_counter() - began) / previous.size
+            state = predictor.new_state(rows)
+            began = time.perf_counter()
+            for _ in range(2 if warm else 4):
+                predictor.forward(stepwise, state)
+            decode = (time.perf_counter() - began) / (4 * rows)
+    finally:
+        torch.set_num_threads(before)
+    coder_s = 1.2e-6  # the range coder, both ways
+    work = batches.tokens.n_symbols * (encode + (decode if verify else 0) + 2 * coder_s)
+    return work / thread_count(threads) * 1.1

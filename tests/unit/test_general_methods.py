@@ -1,0 +1,72 @@
+"""The general methods as rivals: bounded in time and memory, and the reason not to train."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mdlzip
+from mdlzip.archive.header import Method
+from mdlzip.codec import CompressOptions, encode
+from mdlzip.codec.generic import Rivals, compete, hopeless
+from mdlzip.codec.options import no_progress
+from mdlzip.corpus import open_corpus
+from mdlzip.symbols.layout import Layout
+from tests.archive_tools import compressible, with_trainer
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "f"
+    path.write_bytes(compressible(300_000) + np.random.default_rng(0).bytes(4_000_000))
+    return path
+
+
+def never() -> bool:
+    return False
+
+
+def test_time_is_bounded_and_a_quick_method_takes_over(source: Path) -> None:
+    with open_corpus(source) as corpus:
+        began = time.monotonic()
+        rivals = compete(corpus, None, no_progress, never, limit_s=0.0)
+        assert time.monotonic() - began < 30
+        assert set(rivals.cut_short) == {Method.ZSTD, Method.XZ}
+        assert set(rivals.sizes) == {Method.STORED, Method.ZSTD}
+        assert rivals.best is Method.ZSTD
+        rivals.close()
+
+
+def test_an_archive_by_the_quick_method_decodes_and_says_so(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_trainer(monkeypatch)
+    monkeypatch.setattr(encode, "_RIVALS_S", 0.0)
+    options = CompressOptions(budget_s=1e-3, device="cpu", threads=1)
+    report = mdlzip.compress(source, options=options)
+    assert report.method == "zstd"
+    assert sum("was stopped after a quarter of the budget" in text for text in report.warnings) == 2
+    out = mdlzip.decompress(f"{source}.mdlz", tmp_path / "out").path
+    assert out is not None
+    assert out.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("memory", [5 << 20, 16 << 20, 1 << 30])
+def test_what_would_not_open_under_the_limit_does_not_compete(
+    source: Path, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_trainer(monkeypatch)
+    report = mdlzip.compress(source, options=CompressOptions(memory=memory, verify=False))
+    mdlzip.test(f"{source}.mdlz", memory=memory)
+    assert (report.method == "stored") == (memory == 5 << 20)
+
+
+def test_zeros_are_not_worth_a_model() -> None:
+    """300 MB of them: 4,578 groups of ten bytes each are more than xz needs in all."""
+    layout = Layout(300_000_000, 512, 128)
+    rivals = Rivals({Method.STORED: layout.total_bytes, Method.ZSTD: 9_700})
+    assert "less than any model and its index" in str(hopeless(layout, rivals))
+    assert hopeless(layout, Rivals({Method.STORED: layout.total_bytes, Method.XZ: 90_000})) is None
