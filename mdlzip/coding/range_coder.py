@@ -3,8 +3,9 @@
 One range-coder stream per group. Counts reach the coder as float64 (pinned: the same values as
 float32 would give another stream) through `Categorical(perfect=False)`; all are integers >= 1 with
 sums below 2**53, so float64 carries them unrounded and one fixed recipe of IEEE operations follows.
-Symbols are numbered 0..P-1, 2 <= P <= 256: places in the network's alphabet, not byte values.
-Words are stored big-endian without trailing zero bytes.
+Symbols are numbered 0..V-1, 2 <= V <= 2304: ranks in the network's vocabulary, not byte values.
+Words are stored big-endian without trailing zero bytes. docs/format-data.md writes the arithmetic
+out; a test compares it with constriction's.
 """
 
 from __future__ import annotations

@@ -177,17 +177,31 @@ def decode_batch(predictor: Predictor, layout: Layout, batch: Batch) -> list[tup
             if not fits:
                 raise CorruptArchive(f"group {batch[i][0]}: a symbol goes beyond its chunk")
             previous[rows, 0] = new
-    for (group, _), decoder in zip(batch, decoders, strict=True):
-        if not decoder.is_spent:
-            raise CorruptArchive(f"group {group}: data follow its last symbol")
     result = []
-    for (group, _), start, stop in zip(batch, starts[:-1], starts[1:], strict=True):
-        plain = b"".join(out[i, : fill[i]].tobytes() for i in range(start, stop))
-        begin, end = layout.group_span(group)
-        if len(plain) != end - begin:
-            raise CorruptArchive(f"group {group}: decodes to {len(plain)} bytes")
-        result.append((group, plain))
+    for i, (group, _) in enumerate(batch):
+        rows = range(starts[i], starts[i + 1])
+        chunks = [out[j, : fill[j]].tobytes() for j in rows]
+        _check_end(layout, group, decoders[i], chunks, int(sizes[rows[-1]]))
+        result.append((group, b"".join(chunks)))
     return result
+
+
+def _check_end(
+    layout: Layout, group: int, decoder: Decoder, chunks: list[bytes], last: int
+) -> None:
+    """CorruptArchive unless stream and chunks end with the group; last: bytes of its last chunk."""
+    if not decoder.is_spent:
+        raise CorruptArchive(
+            f"group {group}: data follow its last symbol; the archive is damaged or was made by a"
+            " program that predicts differently"
+        )
+    total = sum(map(len, chunks))
+    begin, end = layout.group_span(group)
+    if total != end - begin or len(chunks[-1]) != last:
+        raise CorruptArchive(
+            f"group {group}: decodes to {total} bytes, {len(chunks[-1])} of them in its last chunk;"
+            f" it must be {end - begin} and {last}"
+        )
 
 
 class GroupDecoder:

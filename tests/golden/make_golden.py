@@ -1,11 +1,16 @@
 """Make the golden archives and their digests: `python tests/golden/make_golden.py`.
 
 Archives of a released format version are kept for ever and never made anew; a change of the format
-gets a new version and new files beside the old ones. Everything comes from seeds.
+gets a new version and new files beside the old ones. Originals and settings come from this file and
+the LICENSE. Networks of the cases "learned-..." come from seeds, and any machine makes their
+archives to the byte. Those of the cases "trained-..." are trained; another machine may find other
+weights, so what is committed cannot be made again, but anyone can code it again: the tests do.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import tempfile
 from dataclasses import replace
@@ -13,66 +18,197 @@ from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent))
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
 from mdlzip import codec  # noqa: E402
+from mdlzip.archive import payload  # noqa: E402
+from mdlzip.archive.blocks import block_sums  # noqa: E402
+from mdlzip.archive.header import Header, Method  # noqa: E402
+from mdlzip.archive.writer import write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
+from mdlzip.config import ModelConfig  # noqa: E402
+from mdlzip.quantised.network import (  # noqa: E402
+    IntegerNetwork,
+    QuantTensor,
+    activation_sites,
+    is_matrix,
+    tensor_shapes,
+)
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
 from mdlzip.symbols.learn import learn_merges  # noqa: E402
-from mdlzip.symbols.survey import present_in  # noqa: E402
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of  # noqa: E402
 
 VERSION = 1
+MTIME_NS = 10**18
+Case = tuple[bytes, dict[str, object]]
+
 TEXT = " ".join(f"{n} green bottles hanging on the wall," for n in range(200)).encode()
+OURS = replace(CONFIGS[0], d_model=16, n_heads=1, d_ff=24, window=10)
+PAPER = replace(CONFIGS[1], d_model=16, n_heads=2, d_ff=24)
+SMALLEST = ModelConfig(
+    d_model=8, n_layers=1, n_heads=1, d_ff=8, window=1, conv_width=0, match_min=0
+)
+FAMILIES = {
+    "ours": replace(SMALLEST, window=3, conv_width=2, match_min=2),
+    "paper": replace(CONFIGS[1], d_model=8, n_heads=2, d_ff=8, window=0, shared_norm=False),
+}
+PAPER_SETTINGS = (
+    'model.norm="layer"', 'model.activation="gelu"', 'model.positions="sinusoidal"',
+    "model.biases=true", "model.shared_norm=true", "model.window=0", "model.conv_width=0",
+    "model.match_min=0", "model.n_heads=2", "train.vocabulary=0",
+)  # fmt: skip
 
 
-def cases() -> dict[str, tuple[bytes, dict[str, object]]]:
-    """Name -> (original bytes, arguments of `codec.compress`).
+def licence() -> bytes:
+    """The text that the trained cases are trained on."""
+    return (ROOT / "LICENSE").read_bytes()
 
-    The networks predict what `TEXT` holds, but "learned-paper" all byte values.
-    """
-    small = {"options": CompressOptions(chunk_size=64, group_chunks=4, fallback=False)}
-    letters = alphabet_of(present_in(TEXT))
-    ours = small | {"network": replace(random_network(CONFIGS[0]), vocabulary=Vocabulary(letters))}
+
+def access_log(n_bytes: int) -> bytes:
+    """Lines like those of a web server's log, from a linear congruential generator."""
+    pages = ("index.html", "about.html", "docs/format.md", "img/logo.png", "search?q=entropy")
+    lines, size, state = [], 0, 1
+    while size < n_bytes:
+        draws = []
+        for _ in range(4):
+            state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+            draws.append(state >> 33)
+        host, second, page, length = draws
+        line = f"10.0.{host % 7}.{host % 29} [{len(lines) // 9:05}:{second % 60:02}] "
+        line += (
+            f'"GET /{pages[page % 97 % 5]} HTTP/1.1" {(200, 304)[page % 11 == 0]} {length % 9000}\n'
+        )
+        lines.append(line)
+        size += len(line)
+    return "".join(lines).encode()[:n_bytes]
+
+
+def letters_of(data: bytes) -> Vocabulary:
+    """The byte values of `data`, no merges."""
+    return Vocabulary(alphabet_of(np.bincount(np.frombuffer(data, np.uint8), minlength=256) > 0))
+
+
+def blank_network(data: bytes) -> IntegerNetwork:
+    """A network of zeros, of the smallest shape there is."""
+    tensors = {
+        name: QuantTensor(np.zeros(shape, np.int8), 1, 0)
+        for name, shape in tensor_shapes(SMALLEST).items()
+    }
+    sites = dict.fromkeys(activation_sites(SMALLEST), 0)
+    return IntegerNetwork(SMALLEST, tensors, sites, letters_of(data))
+
+
+def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
+    """A small, lively random network whose rows for byte values outside `data` are zero."""
+    vocabulary = letters_of(data)
+    network = random_network(config)
+    tensors = dict(network.tensors)
+    for name, tensor in tensors.items():
+        codes, exponent = tensor.codes.copy(), tensor.exponent
+        if name in ("embedding", "head", "head_bias"):
+            unused = np.ones(len(codes), bool)
+            unused[[row for row in [*vocabulary.symbols, 256] if row < len(codes)]] = False
+            codes[unused] = 0
+        elif is_matrix(name):
+            exponent -= 3
+        tensors[name] = replace(tensor, codes=codes, exponent=exponent)
+    exponents = {s: 7 if s.endswith("mlp_act") else e for s, e in network.exponents.items()}
+    return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
+
+
+def seeded_cases() -> dict[str, Case]:
+    """Name -> (original bytes, arguments of `codec.compress`), without training."""
+    small = CompressOptions(chunk_size=64, group_chunks=4, fallback=False)
+    tiny = CompressOptions(chunk_size=16, group_chunks=2, fallback=False)
+    letters = letters_of(TEXT)
     merges = learn_merges(np.frombuffer(TEXT, np.uint8), 20, 2, 1.0, 16)
-    strings = random_network(replace(CONFIGS[0], n_merges=len(merges)))
-    merged = small | {"network": replace(strings, vocabulary=Vocabulary(letters, merges))}
-    paper = small | {"network": random_network(CONFIGS[1])}
-    coo = CompressOptions(chunk_size=64, group_chunks=4, fallback=False, weights="coo")
+    ours = replace(random_network(OURS), vocabulary=letters)
+    merged = replace(
+        random_network(replace(OURS, n_merges=len(merges))),
+        vocabulary=Vocabulary(letters.alphabet, merges),
+    )
+    coo = replace(small, weights="coo")
     return {
         "empty": (b"", {}),
         "stored": (bytes(np.arange(256, dtype=np.uint8)), {}),
         "general": (TEXT, {}),
-        "learned-mdl": (TEXT[:1000], ours),
-        "learned-paper": (TEXT[:777], paper),
-        "learned-merges": (TEXT[:2000], merged),
-        "learned-coo": (TEXT[:130], {**ours, "options": coo}),
+        "xz": (TEXT, {}),
+        "learned-smallest": (b"abba", {"network": blank_network(b"ab"), "options": tiny}),
+        "learned-tiny-ours": (
+            b"abracadabra, abracadabra",
+            {"network": family_network(FAMILIES["ours"], b"abcdr, "), "options": tiny},
+        ),
+        "learned-tiny-paper": (
+            b"abracadabra, abracadabra",
+            {"network": family_network(FAMILIES["paper"], b"abcdr, "), "options": tiny},
+        ),
+        "learned-mdl": (TEXT[:1000], {"network": ours, "options": small}),
+        "learned-paper": (TEXT[:777], {"network": random_network(PAPER), "options": small}),
+        "learned-merges": (TEXT[:2000], {"network": merged, "options": small}),
+        "learned-coo": (TEXT[:130], {"network": ours, "options": coo}),
     }
 
 
-def make(name: str, folder: Path) -> bytes:
-    """The archive of case `name`, with fixed metadata."""
-    data, arguments = cases()[name]
-    source = folder / name
+def trained_cases() -> dict[str, Case]:
+    """As `seeded_cases`, with training: some minutes on two cores."""
+
+    def trained(steps: int, chunk_size: int, *overrides: str) -> dict[str, object]:
+        shape = ("model.d_model=32", "model.d_ff=64", "train.batch_chunks=4")
+        options = CompressOptions(
+            preset="nano", overrides=shape + overrides, steps=steps, chunk_size=chunk_size,
+            fallback=False, device="cpu", threads=1,
+        )  # fmt: skip
+        return {"options": options}
+
+    return {
+        "trained-ours": (
+            licence()[:8000],
+            trained(600, 512, "model.n_layers=2", "model.window=16", "train.vocabulary=0"),
+        ),
+        "trained-paper": (licence()[:8000], trained(600, 512, *PAPER_SETTINGS)),
+        "trained-merges": (licence(), trained(900, 512, "train.merge_count=4.0")),
+        "trained-16k": (access_log(50_000), trained(600, 16384, "train.merge_count=40.0")),
+    }
+
+
+def xz_archive(data: bytes) -> bytes:
+    """An xz archive of `data`, whether or not zstd would be smaller."""
+    stream, out = io.BytesIO(), io.BytesIO()
+    payload.encode(Method.XZ, [data], len(data), stream.write)
+    header = Header(Method.XZ, 0o640, MTIME_NS, len(data))
+    write_payload(out, header, "original", stream, block_sums([data]), sha256(data).digest())
+    return out.getvalue()
+
+
+def compress(data: bytes, arguments: dict[str, object], folder: Path) -> bytes:
+    """The archive that `codec.compress` makes of `data`, with fixed metadata."""
+    source, target = folder / "original", folder / "original.mdlz"
     source.write_bytes(data)
     source.chmod(0o640)
-    import os
-
-    os.utime(source, ns=(10**18, 10**18))
-    target = folder / (name + ".mdlz")
+    os.utime(source, ns=(MTIME_NS, MTIME_NS))
     codec.compress(source, target, **arguments)  # type: ignore[arg-type]
-    return target.read_bytes()
+    archive = target.read_bytes()
+    target.unlink()
+    return archive
+
+
+def make(name: str, folder: Path) -> bytes:
+    """The archive of case `name`."""
+    data, arguments = {**seeded_cases(), **trained_cases()}[name]
+    return xz_archive(data) if name == "xz" else compress(data, arguments, folder)
 
 
 def main() -> None:
-    """Write what does not exist yet."""
+    """Write what does not exist yet, or what is named by the arguments."""
     lines = []
+    cases = {**seeded_cases(), **trained_cases()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, (data, _) in cases().items():
+        for name, (data, _) in cases.items():
             path = HERE / f"v{VERSION}-{name}.mdlz"
-            if not path.exists():
+            if not path.exists() or name in sys.argv[1:]:
                 path.write_bytes(make(name, Path(folder)))
             lines.append(f"{sha256(data).hexdigest()}  {path.name}\n")
     (HERE / "SHA256").write_text("".join(lines), encoding="utf-8")

@@ -191,6 +191,20 @@ def test_a_group_of_impossible_chunks_is_refused(head: bytes, message: str) -> N
         groups.decode_batch(predictor, layout, [(0, bad)])
 
 
+def test_the_last_chunk_has_exactly_the_bytes_it_says() -> None:
+    """One byte fewer would end with the same symbol, so the group's bytes would be right."""
+    predictor, _, _ = network_and_group()
+    vocabulary = predictor.vocabulary
+    size = next(
+        n for n in range(900, 1000) if vocabulary.lengths[vocabulary.tokenise(TEXT[:n])[-1]] > 1
+    )
+    layout, coded = Layout(size, 64, 16), groups.encode_group(predictor, TEXT[:size])
+    assert groups.decode_batch(predictor, layout, [(0, coded)])[0][1] == TEXT[:size].tobytes()
+    shorter = coded[:4] + bytes([coded[4] - 1]) + coded[5:]
+    with pytest.raises(CorruptArchive, match="of them in its last chunk"):
+        groups.decode_batch(predictor, layout, [(0, shorter)])
+
+
 def test_a_stream_of_other_symbols_never_leaves_its_chunk() -> None:
     predictor, layout, coded = network_and_group()
     rng = np.random.default_rng(0)
@@ -219,7 +233,7 @@ def test_archives_with_merges_come_back(tmp_path: Path) -> None:
     source.write_bytes((ROOT / "docs" / "format.md").read_bytes())
     options = CompressOptions(
         device="cpu", threads=1, steps=4, preset="nano", fallback=False,
-        overrides=("train.merge_count=20.0",),
+        overrides=("train.merge_count=10.0",),
     )  # fmt: skip
     report = mdlzip.compress(source, options=options)
     assert report.config is not None and report.config.n_merges > 100

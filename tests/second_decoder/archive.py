@@ -1,0 +1,115 @@
+"""docs/format.md: the container."""
+
+import lzma
+from hashlib import sha256
+from zlib import crc32
+
+from tests.second_decoder.data import decode_group
+from tests.second_decoder.fields import Fields, Refused, Undecoded, require
+from tests.second_decoder.model import read_config, read_model
+from tests.second_decoder.predictor import Predictor
+
+STORED, ZSTD, XZ, LEARNED = range(4)
+NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD = range(1, 7)
+FRAMED = 2**48 - 1
+NOT_IN_NAMES = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029", "/", "\\"}
+
+
+def decode(data: bytes, limit: int = 1 << 24) -> bytes:
+    """The original in an archive; raises Refused, and nothing else, for what is none.
+
+    Undecoded is raised for zstd payloads, for a newer version, and for learned archives of more
+    than `limit` weights or bytes, once the container has been checked.
+    """
+    fields = Fields(data, "archive")
+    method, size = read_header(fields)
+    try:
+        original = read_body(fields, method, size, limit)
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        raise Refused(f"name or payload: {error}") from None
+    for at in range(0, size if method != LEARNED else 0, 65536):
+        require(crc32(original[at : at + 65536]) == fields.number(4), f"footer: block at {at}")
+    require(sha256(original).digest() == fields.take(32), "footer: SHA-256 of the original")
+    fields.end()
+    return original
+
+
+def read_header(fields: Fields) -> tuple[int, int]:
+    """Method, and bytes of the original."""
+    require(fields.data[:4] == b"\x93mdz", "header: this is no mdlzip archive")
+    header = Fields(fields.take(26), "header")
+    require(crc32(header.data[:22]) == int.from_bytes(header.data[22:], "little"), "header: CRC")
+    header.take(4)
+    if header.number(1, least=1) > 1:
+        raise Undecoded("header: the archive needs a newer mdlzip")
+    method, mode = header.number(1, STORED, LEARNED), header.number(2)
+    require(mode <= 0o777 or mode == 0xFFFF, "header: mode")
+    header.take(8)
+    return method, header.number(6)
+
+
+def read_body(fields: Fields, method: int, size: int, limit: int) -> bytes:
+    """The original, by what stands between header and SHA-256."""
+    if method == STORED:
+        return fields.take(size)
+    require(size > 0, "header: an empty original is stored")
+    if fields.peek() == NAME:
+        name = section(fields, NAME, 255).data.decode("utf-8")
+        require(name not in ("", ".", "..") and not set(name) & NOT_IN_NAMES, "name: not plain")
+    last = 127
+    while fields.peek() > last:  # optional sections
+        last = fields.peek()
+        section(fields, last, 2**24)
+    return (read_learned if method == LEARNED else read_payload)(fields, method, size, limit)
+
+
+def section(fields: Fields, kind: int, most: int) -> Fields:
+    """The payload of the section that must follow, of at most so many bytes; none if framed."""
+    head = Fields(fields.take(12), f"section {kind}")
+    require(head.take(2) == bytes([kind, 0]), f"section {kind}: another kind, or flags")
+    length, crc = head.number(6), head.number(4)
+    require(length <= most if kind != GROUPS else length == FRAMED, f"section {kind}: length")
+    payload = fields.take(length) if kind != GROUPS else b""
+    require(crc32(payload, crc32(head.data[:8])) == crc, f"section {kind}: CRC")
+    return Fields(payload, f"section {kind}")
+
+
+def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
+    payload = section(fields, PAYLOAD, 2 * size + 131072)
+    require(size <= payload.left() * 32768 + 131072, "payload: too short for the original")
+    if method == ZSTD:
+        require(fields.left() == 4 * -(-size // 65536) + 32, "footer: not as long as it must be")
+        raise Undecoded("zstd payload: not decoded here")
+    most = min(26, max(12, (size - 1).bit_length()))
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << payload.number(1, 12, most)}]
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+    original = decoder.decompress(payload.take(payload.left()), max_length=size + 1)
+    ends = decoder.eof and not decoder.unused_data
+    require(ends and len(original) == size, "payload: does not end where its stream does")
+    return original
+
+
+def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
+    """The container is checked before anything is decoded."""
+    config = read_config(section(fields, CONFIGURATION, 23))
+    weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
+    section(fields, GROUPS, FRAMED)
+    group_bytes, frames = config.chunk_size * config.group_chunks, []
+    for rest in range(size, 0, -group_bytes):
+        length = fields.varint(4 * min(rest, group_bytes) + 64)
+        crc, coded = fields.number(4), fields.take(length)
+        require(crc32(coded) == crc, f"group {len(frames)}: CRC of the coded stream")
+        frames.append((min(rest, group_bytes), coded))
+    index_at = fields.at
+    index = section(fields, INDEX, 11 * len(frames))
+    for _, coded in frames:
+        require(index.varint(2**48 - 1) == len(coded), "index: another length than the frame's")
+    crcs = [index.number(4) for _ in frames]
+    index.end()
+    require(fields.number(8) == index_at, "footer: offset of the index")
+    if max(config.cells, size) > limit:
+        raise Undecoded("more than this decoder was told to decode")
+    predictor = Predictor(read_model(weights, config))
+    groups = [decode_group(predictor, coded, n_bytes) for n_bytes, coded in frames]
+    require(list(map(crc32, groups)) == crcs, "index: CRC of a decoded group")
+    return b"".join(groups)
