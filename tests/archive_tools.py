@@ -103,10 +103,16 @@ class Pipe:
         return self._file.read(min(size, 777) if size >= 0 else 777)
 
 
-def decode(archive: bytes, *, pipe: bool = False, memory: int | None = 2 << 30) -> bytes:
+def decode(
+    archive: bytes,
+    *,
+    pipe: bool = False,
+    memory: int | None = 2 << 30,
+    allow_slow: bool = False,
+) -> bytes:
     """Decode from memory, as from a file or as from a pipe."""
     out = bytearray()
-    machine = Machine("cpu", 1, memory)
+    machine = Machine("cpu", 1, memory, allow_slow)
     if pipe:
         reader = ArchiveReader(Pipe(archive))
     else:

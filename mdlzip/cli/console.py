@@ -41,9 +41,9 @@ def speaks_events() -> bool:
 
 def result(text: str, *, to_stderr: bool = False) -> None:
     """Print a result; to stderr only when stdout carries the data itself. Raises ReportLost."""
-    text = "\n".join(map(printable, text.split("\n"))) + "\n"
+    text = "\n".join(map(printable, text.split("\n")))
     try:
-        streams.write(sys.stderr if to_stderr else sys.stdout, text)
+        print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
     except BrokenPipeError:
         raise
     except OSError as problem:
@@ -90,7 +90,7 @@ def event(kind: str, **values: Any) -> None:
 def to_stderr(line: str) -> None:
     """Print a line; where nobody takes it, the work goes on and the exit code tells."""
     try:
-        streams.write(sys.stderr, line + "\n")
+        print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

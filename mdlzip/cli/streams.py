@@ -1,4 +1,4 @@
-"""The standard streams, made safe to use: closed ones, odd names, readers that left."""
+"""The standard streams, made safe to use: closed ones, slow ones, odd names, readers that left."""
 
 from __future__ import annotations
 
@@ -7,34 +7,58 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
-from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
-_NAMES = ("stdin", "stdout", "stderr")
-_PIECE = 800  # characters: with 10 bytes each (escaped) still less than the buffer holds
 _closed: set[int] = set()  # the standard streams that the parent process had closed
 
 
 def settle_streams() -> None:
-    """Put /dev/null in place of standard streams that are closed; call before opening anything.
+    """Make the three standard streams safe; call before anything is opened.
 
-    Otherwise the next file to be opened, such as the archive, would become standard output or
-    error, and whatever is printed would go into it. Input and output get it opened the wrong way
-    round: using them fails, where an empty input or a lost result would look like success.
+    A stream that is closed becomes /dev/null. Otherwise the next file to be opened, such as the
+    archive, would take its number, and whatever is printed would go into it. Input and output get
+    it opened the wrong way round: using them fails, where an empty input or a lost result would
+    look like success. Output is buffered and written whole, also where Python was told not to
+    buffer (its own unbuffered stream drops what a full pipe or disk does not take), and characters
+    that the locale lacks are escaped, so that no name can stop a report.
     """
-    for fd, name in enumerate(_NAMES):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         stream: TextIO | None = getattr(sys, name)
         if stream is None or not _is_open(fd):
             _closed.add(fd)
-            reads = fd == 1
-            null = os.open(os.devnull, os.O_RDONLY if reads else os.O_WRONLY)
+            null = os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_WRONLY)
             os.set_inheritable(null, null <= 2)
             if stream is None:
-                setattr(sys, name, open(null, "w" if fd else "r", closefd=False))
-    for output in (sys.stdout, sys.stderr):
-        if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="backslashreplace")  # no name may stop a report
+                setattr(sys, name, _patient(null) if fd else open(null, closefd=False))
+                continue
+        if fd and isinstance(stream, io.TextIOWrapper) and _number(stream) == fd:
+            stream.flush()
+            setattr(sys, name, _patient(fd, stream.encoding))
+
+
+class _Patient(io.FileIO):
+    """Writes everything it is given; waits where the stream is not ready (non-blocking)."""
+
+    def write(self, data: Any, /) -> int:
+        """The number of bytes written; fewer only where the system refuses the rest."""
+        whole = memoryview(data).cast("B")
+        done = 0
+        while done < len(whole):
+            try:
+                written = super().write(whole[done:])
+            except OSError:
+                if done:
+                    break  # the next call meets the same error, and nothing is written twice
+                raise
+            if written is None:
+                select.select((), (self,), ())
+            done += written or 0
+        return done
+
+
+def _patient(fd: int, encoding: str | None = None) -> TextIO:
+    buffer = io.BufferedWriter(_Patient(fd, "w", closefd=False))
+    return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=buffer.isatty())
 
 
 def _is_open(fd: int) -> bool:
@@ -45,27 +69,16 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+def _number(stream: TextIO) -> int:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return -1
+
+
 def is_closed(fd: int) -> bool:
     """Whether the standard stream `fd` was closed when the program was started."""
     return fd in _closed
-
-
-def write(stream: TextIO, text: str) -> None:
-    """Write and flush all of `text`, waiting where the stream is not ready (non-blocking)."""
-    for start in range(0, len(text), _PIECE):
-        waiting = _blocks(partial(stream.write, text[start : start + _PIECE]))
-        while waiting or _blocks(stream.flush):
-            select.select((), (stream,), ())
-            waiting = False
-
-
-def _blocks(act: Callable[[], object]) -> bool:
-    """Do it, and tell whether the stream was not ready; what was written is in its buffer then."""
-    try:
-        act()
-    except BlockingIOError:
-        return True
-    return False
 
 
 def why(problem: OSError) -> str:

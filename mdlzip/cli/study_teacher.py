@@ -13,7 +13,7 @@ from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.study_options import Folder, Log, Seeds
-from mdlzip.cli.values import finite, parse_list
+from mdlzip.cli.values import parse_list
 from mdlzip.process.cores import thread_count
 
 _HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
@@ -71,7 +71,7 @@ def teacher_student(
     log.check_folder(output)
     given: dict[str, Any] = {
         "sizes": sizes and parse_list(sizes, int, "--n"),
-        "noises": noises and parse_list(noises, finite, "--noise"),
+        "noises": noises and parse_list(noises, float, "--noise"),
         "losses": losses and parse_list(losses, str, "--loss"),
         "methods": methods and parse_list(methods, str, "--methods"),
         "steps": steps,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import random
 import subprocess
 import sys
@@ -109,6 +112,26 @@ def test_no_file_becomes_a_standard_stream(closed: str, tmp_path: Path) -> None:
     )
     run(tmp_path, closed, [sys.executable, "-c", code])
     assert (tmp_path / "numbers").read_text() == "True True"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_is_not_ready_gets_everything(unbuffered: str, folder: Path) -> None:
+    """Non-blocking, as from node or ssh, and smaller than the report."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with subprocess.Popen(
+        [sys.executable, "-m", "mdlzip", "list", "--json", *["noise.mdlz"] * 200],
+        cwd=folder,
+        env=cli_environment(PYTHONUNBUFFERED=unbuffered),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            report = json.loads(pipe.read())
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error, len(report["archives"])) == (0, b"", 200)
 
 
 def test_a_full_disk_behind_stderr_does_not_change_the_exit_code(folder: Path) -> None:

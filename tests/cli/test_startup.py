@@ -78,6 +78,30 @@ def test_list_does_not_need_torch(cli: RunCli, tmp_path: Path) -> None:
     assert done.returncode == 0 and b"f.mdlz" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("compress nosuch", 1), ("compress f --device gpu", 2), ("compress f --budget 1", 2),
+        ("compress f --chunk-size x", 2), ("-t nosuch", 1), ("compress f --progress x", 2),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_without_torch(line: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"some text " * 20)
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"from mdlzip.cli.app import main; main({line.split()!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        cwd=tmp_path,
+        env=cli_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code and done.stderr.count(b"\n") == 1, done.stderr
+
+
 def test_options_change_on_purpose_only(cli: RunCli) -> None:
     """Scripts depend on options; MDLZIP_REWRITE=1 accepts a change."""
     lines = []

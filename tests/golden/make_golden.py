@@ -111,7 +111,8 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
         elif spec.is_matrix:
             exponent -= 3
         tensors[name] = replace(tensor, codes=codes, exponent=exponent)
-    return replace(network, tensors=tensors, vocabulary=vocabulary)
+    exponents = {s: 7 if s.endswith("mlp_act") else e for s, e in network.exponents.items()}
+    return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
 
 
 def seeded_cases() -> dict[str, Case]:

@@ -403,7 +403,7 @@ def test_progress_reaches_its_end_in_every_phase(source: Path) -> None:
 
     mdlzip.compress(source, options=LEARNED, on_progress=note, network=random_network())
     mdlzip.test(f"{source}.mdlz", device="cpu", on_progress=note)
-    assert set(last) == {"encode", "verify", "decode"}
+    assert set(last) == {"tokenise", "encode", "verify", "decode"}
     assert all(done == total == 3000 for done, total in last.values())
 
 

@@ -75,6 +75,19 @@ def test_a_change_while_working_is_noticed(tmp_path: Path) -> None:
             corpus.check_unchanged()
 
 
+def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_signal(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(3 << 20))
+    with open_corpus(path) as corpus:
+        blocks = corpus.blocks()
+        assert len(next(blocks)) == 1 << 20
+        os.truncate(path, (1 << 20) + 5)
+        with pytest.raises(MdlzipError, match="f: changed while it was being compressed"):
+            list(blocks)
+
+
 def test_only_the_very_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"abc")

@@ -279,7 +279,7 @@ def test_the_command_runs_and_resumes(cli: Callable, tmp_path: Path) -> None:
     [
         (("--loss", "huber"), 2, b"unknown loss 'huber'"),
         (("--methods", "rl1,l2"), 2, b"unknown method 'l2'"),
-        (("--n", "30,many"), 2, b"--n 30,many: numbers with commas"),
+        (("--n", "30,many"), 2, b"--n 30,many: write values with commas"),
         (("--n", "1"), 2, b"at least 2 training samples"),
         (("--noise", "nan"), 2, b"noise variance must be"),
         (("--methods", ","), 2, b"nothing to run"),
