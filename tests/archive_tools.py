@@ -20,11 +20,10 @@ from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
 from mdlzip.config import ModelConfig, load_preset
+from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
-    activation_sites,
-    tensor_shapes,
 )
 from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 

@@ -58,7 +58,8 @@ from mdlzip.fileio import (
     open_output,
     plain_errors,
 )
-from mdlzip.quantised.memory import decode_memory_bytes, n_cells
+from mdlzip.networks.registry import n_cells
+from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory

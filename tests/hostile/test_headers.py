@@ -59,20 +59,21 @@ def stored(**fields: int | bytes) -> bytes:
 def config(**fields: int) -> bytes:
     """A configuration payload with single fields overwritten by raw values."""
     places = {
-        "d_model": (0, "H"),
-        "n_layers": (2, "B"),
-        "n_heads": (3, "H"),
-        "d_ff": (5, "H"),
-        "window": (7, "H"),
-        "conv_width": (9, "B"),
-        "match_min": (10, "B"),
-        "n_merges": (11, "H"),
-        "norm": (13, "B"),
-        "activation": (14, "B"),
-        "positions": (15, "B"),
-        "flags": (16, "B"),
-        "chunk_size": (17, "H"),
-        "group_chunks": (19, "I"),
+        "family": (0, "B"),
+        "d_model": (1, "H"),
+        "n_layers": (3, "B"),
+        "n_heads": (4, "H"),
+        "d_ff": (6, "H"),
+        "window": (8, "H"),
+        "conv_width": (10, "B"),
+        "match_min": (11, "B"),
+        "n_merges": (12, "H"),
+        "norm": (14, "B"),
+        "activation": (15, "B"),
+        "positions": (16, "B"),
+        "flags": (17, "B"),
+        "chunk_size": (18, "H"),
+        "group_chunks": (20, "I"),
     }
     raw = bytearray(pack_config(TINY, Layout(0, 256, 1)))
     for name, value in fields.items():
@@ -235,41 +236,56 @@ SECTION_CASES = [
     ),
 ]
 
-CONFIG_CASES = [
-    Case(f"{name} = {value}", learned(config_payload=config(**{name: value})), message)
-    for name, value, message in [
-        ("d_model", 0, "d_model"),
-        ("d_model", 7, "d_model"),
-        ("d_model", 17, "even number"),
-        ("d_model", 65535, "d_model"),
-        ("n_layers", 0, "n_layers"),
-        ("n_layers", 255, "n_layers"),
-        ("n_heads", 0, "n_heads is 0"),
-        ("n_heads", 3, "n_heads"),
-        ("n_heads", 65535, "n_heads"),
-        ("d_ff", 0, "d_ff"),
-        ("d_ff", 65535, "d_ff"),
-        ("window", 65535, "window"),
-        ("conv_width", 255, "conv_width"),
-        ("match_min", 1, "match_min"),
-        ("match_min", 255, "match_min"),
-        ("n_merges", 2049, "n_merges"),
-        ("norm", 2, "norm is 2"),
-        ("activation", 255, "activation is 255"),
-        ("positions", 9, "positions is 9"),
-        ("flags", 4, "reserved bits"),
-        ("flags", 2, "shared_norm"),
-        ("chunk_size", 0, "chunk_size is 0"),
-        ("chunk_size", 15, "chunk_size is 15"),
-        ("chunk_size", 65535, "chunk_size is 65535"),
-        ("group_chunks", 0, "group_chunks is 0"),
-        ("group_chunks", (1 << 16) + 1, "group_chunks is 65537"),
-        ("group_chunks", (1 << 32) - 1, "group_chunks is"),
+CONFIG_CASES = (
+    [
+        Case(f"{name} = {value}", learned(config_payload=config(**{name: value})), message)
+        for name, value, message in [
+            ("d_model", 0, "d_model"),
+            ("d_model", 7, "d_model"),
+            ("d_model", 17, "even number"),
+            ("d_model", 65535, "d_model"),
+            ("n_layers", 0, "n_layers"),
+            ("n_layers", 255, "n_layers"),
+            ("n_heads", 0, "n_heads = 0 is outside"),
+            ("n_heads", 3, "n_heads"),
+            ("n_heads", 65535, "n_heads"),
+            ("d_ff", 0, "d_ff"),
+            ("d_ff", 65535, "d_ff"),
+            ("window", 65535, "window"),
+            ("conv_width", 255, "conv_width"),
+            ("match_min", 1, "match_min"),
+            ("match_min", 255, "match_min"),
+            ("n_merges", 2049, "n_merges"),
+            ("norm", 2, "norm is 2"),
+            ("activation", 255, "activation is 255"),
+            ("positions", 9, "positions is 9"),
+            ("flags", 4, "reserved bits"),
+            ("flags", 2, "shared_norm"),
+            ("chunk_size", 0, "chunk_size is 0"),
+            ("chunk_size", 15, "chunk_size is 15"),
+            ("chunk_size", 65535, "chunk_size is 65535"),
+            ("group_chunks", 0, "group_chunks is 0"),
+            ("group_chunks", (1 << 16) + 1, "group_chunks is 65537"),
+            ("group_chunks", (1 << 32) - 1, "group_chunks is"),
+        ]
     ]
-] + [
-    Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
-    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 23"),
-]
+    + [
+        Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
+        Case("long configuration", learned(config_payload=config() + b"\0"), "1 unread bytes"),
+        Case("huge configuration", learned(config_payload=bytes(257)), "more than the 256"),
+        Case("empty configuration", learned(config_payload=b""), "network family needs 1 bytes"),
+    ]
+    + [
+        Case(
+            f"network family {byte}, {len(rest)} bytes",
+            learned(config_payload=bytes([byte]) + rest),
+            f"network family {byte} is not known.*knows 0 \\(transformer\\)",
+            error=UnsupportedVersion,
+        )
+        for byte in (1, 127, 255)
+        for rest in (b"", config()[1:], bytes(255))
+    ]
+)
 
 GROUP_CASES = [
     Case("groups section with a length", whole(groups=section(GROUPS, b"")), "2\\^48 - 1"),

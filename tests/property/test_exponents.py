@@ -17,10 +17,11 @@ import torch
 from mdlzip import limits
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
+from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.quantised import kernels_cpu as kc
 from mdlzip.quantised import kernels_torch as kt
 from mdlzip.quantised import tables
-from mdlzip.quantised.network import IntegerNetwork, QuantTensor, activation_sites, tensor_shapes
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.prepared import (
     ATTENTION_SHIFT,

@@ -10,7 +10,7 @@ from tests.second_decoder.fields import Fields, require
 from tests.second_decoder.weights import WeightsStream
 
 CONFIGURATION = [  # bytes, least and greatest value of each field
-    ("d_model", 2, 8, 4096), ("n_layers", 1, 1, 64), ("n_heads", 2, 1, 256),
+    ("family", 1, 0, 0), ("d_model", 2, 8, 4096), ("n_layers", 1, 1, 64), ("n_heads", 2, 1, 256),
     ("d_ff", 2, 8, 16384), ("window", 2, 0, 16384), ("conv_width", 1, 0, 8),
     ("match_min", 1, 0, 8), ("n_merges", 2, 0, 2048), ("layer_norm", 1, 0, 1), ("gelu", 1, 0, 1),
     ("sinusoidal", 1, 0, 1), ("flags", 1, 0, 3), ("chunk_size", 2, 16, 16384),

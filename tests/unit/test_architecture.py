@@ -24,6 +24,7 @@ LEVEL = {
     "corpus": 1,
     "symbols": 1,
     "matches": 1,
+    "networks": 1,
     "model": 2,
     "sparsity": 2,
     "coding": 2,
