@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,18 +12,16 @@ import pytest
 import torch
 
 from mdlzip import limits
-from mdlzip.archive.config_section import ACTIVATIONS, CONFIG_BYTES, NORMS, POSITIONS
 from mdlzip.archive.header import HEADER_BYTES, Method
 from mdlzip.archive.sections import Kind
 from mdlzip.coding import weight_tables
 from mdlzip.coding.binary_coder import squash_table, stretch_table
 from mdlzip.coding.weight_model import WeightEncoder
-from mdlzip.coding.weight_plan import _KINDS, band_plans, code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.matches import Matcher
+from mdlzip.networks.spec import CHANNEL_AXIS, NO_AXIS, SYMBOL_AXIS, BandKind, BandSpec
 from mdlzip.quantised import kernels_torch, prepared, tables
 from mdlzip.quantised.kernels_cpu import rsqrt
-from mdlzip.quantised.network import activation_sites, is_matrix, tensor_shapes
 from tests.golden import make_vectors
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -70,97 +66,6 @@ def test_limits() -> None:
     assert found == {name: getattr(limits, name) for name in names}
 
 
-# --- tensors, sites, configuration ---------------------------------------------------------------
-
-PRESENT: dict[str, Callable[[ModelConfig], object]] = {
-    "always": lambda c: True,
-    "layer norm": lambda c: c.norm == "layer",
-    "layer norm, shared": lambda c: c.norm == "layer" and c.shared_norm,
-    "layer norm, not shared": lambda c: c.norm == "layer" and not c.shared_norm,
-    "conv_width > 0": lambda c: c.conv_width > 0,
-    "biases": lambda c: c.biases,
-    "match_min > 0": lambda c: c.match_min > 0,
-}
-
-
-def extent(text: str, c: ModelConfig) -> int:
-    """A number of rows or columns in the page's letters."""
-    merges = c.n_merges
-    known = {
-        "D": c.d_model, "3 D": 3 * c.d_model, "F": c.d_ff, "conv_width": c.conv_width, "32": 32,
-        "257 + M": 257 + merges, "H": 257 + merges if c.match_min or merges else 256,
-    }  # fmt: skip
-    return known[text]
-
-
-def repeated(rows: list[list[str]], n_layers: int) -> list[list[str]]:
-    """The rows whose first cell names layer i, once for each layer."""
-    out = []
-    for in_layers, part in itertools.groupby(rows, lambda row: "blocks.i." in row[0]):
-        rows = list(part)
-        for i in range(n_layers) if in_layers else [0]:
-            out += [[row[0].replace("blocks.i.", f"blocks.{i}."), *row[1:]] for row in rows]
-    return out
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_tensors(config: ModelConfig) -> None:
-    columns = "tensor", "present with", "shape", "class", "largest code"
-    expected, classes, largest = {}, {}, {}
-    for name, present, shape, kind, most in repeated(
-        table("format-model.md", *columns), config.n_layers
-    ):
-        if PRESENT[present](config):
-            expected[name] = tuple(extent(t.strip(), config) for t in shape.strip("()").split(","))
-            classes[name], largest[name] = kind, int(most)
-    shapes = tensor_shapes(config)
-    assert list(shapes.items()) == list(expected.items())
-    for name, shape in shapes.items():
-        assert code_limit(shape) == largest[name]
-        assert is_matrix(name) == (classes[name] == "matrix")
-        assert (len(shape) == 1) == (classes[name] == "vector")
-        assert (classes[name] == "taps") == name.endswith("conv")
-
-
-@pytest.mark.parametrize("n_layers", [1, 3])
-def test_sites(n_layers: int) -> None:
-    columns = "site", "what is rounded there", "least exponent", "greatest exponent"
-    rows = repeated(table("format-model.md", *columns), n_layers)
-    assert [row[0] for row in rows] == activation_sites(replace(CONFIGS[0], n_layers=n_layers))
-    for site, _, least, greatest in rows:
-        assert int(greatest) == limits.MAX_ACTIVATION_EXPONENT
-        assert int(least) == (-4 if site.endswith("qk") else limits.MIN_ACTIVATION_EXPONENT)
-
-
-def test_configuration() -> None:
-    rows = table("format-model.md", "offset", "size", "field", "allowed")
-    at = 0
-    for offset, size, _, _ in rows:
-        assert int(offset) == at
-        at += int(size)
-    assert at == CONFIG_BYTES
-    allowed = {re.split(r"[ :]", field)[0]: text for _, _, field, text in rows}
-    bounds = {
-        "d_model": f"8 to {limits.MAX_D_MODEL}; n_heads times an even number",
-        "n_layers": f"1 to {limits.MAX_LAYERS}",
-        "n_heads": f"1 to {limits.MAX_HEADS}",
-        "d_ff": f"8 to {limits.MAX_D_FF}",
-        "window": f"0 to {limits.MAX_CHUNK_SIZE}",
-        "conv_width": f"0 to {limits.MAX_CONV_WIDTH}",
-        "match_min": f"0, {limits.MIN_MATCH} to {limits.MAX_MATCH}",
-        "n_merges": f"0 to {limits.MAX_MERGES}",
-        "norm": "0 RMS, 1 layer",
-        "activation": "0 squared ReLU, 1 GELU",
-        "positions": "0 rotary, 1 sinusoidal",
-        "flags": "bits 2 to 7 are 0",
-        "chunk_size": f"{limits.MIN_CHUNK_SIZE} to {limits.MAX_CHUNK_SIZE}",
-        "group_chunks": f"1 to {limits.MAX_GROUP_CHUNKS}",
-    }
-    assert allowed == bounds
-    assert (NORMS, ACTIVATIONS) == (("rms", "layer"), ("relu2", "gelu"))
-    assert POSITIONS == ("rotary", "sinusoidal")
-
-
 def test_sections_and_header() -> None:
     rows = table("format.md", "kind", "section", "in methods", "payload at most, bytes")
     kinds = {int(row[0]): row[1].split(" ")[0] for row in rows if row[0].isdigit()}
@@ -173,36 +78,6 @@ def test_sections_and_header() -> None:
 
 
 # --- the weights stream --------------------------------------------------------------------------
-
-
-def test_kinds_of_bands() -> None:
-    page = (DOCS / "format-model.md").read_text(encoding="utf-8")
-    numbers, _, kinds = re.search(r"(\| number .*)\n(.*)\n(\| kind .*)", page).groups()  # type: ignore[union-attr]
-    cells = [[c.strip() for c in row.strip("|").split("|")][1:] for row in (numbers, kinds)]
-    assert dict(zip(cells[1], map(int, cells[0]), strict=True)) == {
-        kind: number for number, kind in enumerate(_KINDS)
-    }
-
-
-@pytest.mark.parametrize("config", CONFIGS[::5], ids=str)
-def test_bands(config: ModelConfig) -> None:
-    expected: dict[str, list[tuple[str, ...]]] = {}
-    for tensors, *cells in table("format-model.md", "tensor", "kind", "row axis", "column axis"):
-        for name in tensors.split(", "):
-            if not name.endswith(" band"):
-                expected.setdefault(name, []).append(tuple(cells))
-    for name, shape in tensor_shapes(config).items():
-        layer = name.split(".")[1] if name.startswith("blocks") else ""
-        found = [
-            (p.kind, p.row_axis or "none", p.column_axis or "none") for p in band_plans(name, shape)
-        ]
-        rows = expected[name.split(".")[-1]]
-        assert found == [tuple(re.sub(r" i$", f" {layer}", c) for c in row) for row in rows]
-        plans = band_plans(name, shape)
-        height = shape[0] if len(shape) == 2 else 1
-        assert [p.start for p in plans] == [height // len(plans) * i for i in range(len(plans))]
-        assert plans[-1].stop == height
-        assert {p.far for p in plans} == {32 if name in ("embedding", "head") else 0}
 
 
 def text_of(page: str) -> str:
@@ -289,10 +164,16 @@ def test_reciprocal_square_roots() -> None:
         assert tuple(rsqrt(int(v), tables.rsqrt_table())) == (int(r), int(s))
 
 
+BANDS = {
+    "embedding": BandSpec(0, 2, BandKind.EMBEDDING, SYMBOL_AXIS, CHANNEL_AXIS, far=32),
+    "head_bias": BandSpec(0, 1, BandKind.BIAS, NO_AXIS, SYMBOL_AXIS),
+}
+
+
 def test_the_weights_stream_is_mdlzips() -> None:
     encoder, decoder = WeightEncoder(), make_vectors.TracingStream(make_vectors.STREAM)
     for name, shape in make_vectors.STREAM_TENSORS.items():
-        encoder.encode(name, decoder.tensor(name, shape).astype(np.int8))
+        encoder.encode((BANDS[name],), decoder.tensor(name, shape).astype(np.int8))
     assert encoder.finish() == make_vectors.STREAM
 
 
