@@ -222,7 +222,7 @@ def test_steps_beside_a_busy_core(cli: RunCli, tmp_path: Path, prose: bytes) -> 
             "finally: print(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), file=sys.stderr)\n"
         )
         arguments = ["compress", "text", "-f", "-q", "--no-fallback", "--no-verify", "--preset"]
-        arguments += ["nano", "--steps", "40", "-T", str(threads)]
+        arguments += ["nano", "--steps", "15", "-T", str(threads)]
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments],
             env=cli_environment(),
