@@ -394,6 +394,19 @@ def test_a_source_that_changes_is_noticed(
     assert os.listdir(tmp_path) == ["letter.txt"]
 
 
+@pytest.mark.parametrize("when", ["tokenise", "encode", "verify"])
+def test_a_source_cut_short_at_any_time_is_an_error(
+    source: Path, tmp_path: Path, when: str
+) -> None:
+    def cut(phase: str, done: float, total: float, note: str) -> None:
+        if phase == when:
+            os.truncate(source, 100)
+
+    with pytest.raises(MdlzipError, match=r"letter\.txt: changed while it was being compressed"):
+        mdlzip.compress(source, options=LEARNED, on_progress=cut, network=random_network())
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
 def test_progress_reaches_its_end_in_every_phase(source: Path) -> None:
     last: dict[str, tuple[float, float]] = {}
 
