@@ -91,7 +91,7 @@ def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
 
 def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     """The container is checked before anything is decoded."""
-    config = read_config(section(fields, CONFIGURATION, 23))
+    config = read_config(section(fields, CONFIGURATION, 24))
     weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
     section(fields, GROUPS, FRAMED)
     group_bytes, frames = config.chunk_size * config.group_chunks, []
