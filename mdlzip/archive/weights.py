@@ -1,4 +1,4 @@
-"""The weights section: an integer network <-> bytes; normative text in `docs/format.md`."""
+"""The weights section: an integer network <-> bytes; normative text in `docs/format-model.md`."""
 
 from __future__ import annotations
 

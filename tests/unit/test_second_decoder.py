@@ -107,8 +107,8 @@ def test_it_refuses_damage(name: str) -> None:
     for bit in [*range(digest), *range(digest, 8 * len(archive), 51)]:
         damaged = bytearray(archive)
         damaged[bit // 8] ^= 1 << bit % 8
-        if name == "general" and bit >= digest:
-            continue  # it cannot tell the SHA-256 of an original that it does not decode
+        if name == "general" and bit >= digest - 32:
+            continue  # it cannot tell the checksums of an original that it does not decode
         with pytest.raises(Refused) as refusal:
             decode(bytes(damaged))
         newer = bit // 8 == 4 and refusal.type is Undecoded
