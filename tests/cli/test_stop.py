@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mdlzip.chunks import Layout
 
 import mdlzip
-from mdlzip.chunks import Layout
 from mdlzip.config import load_preset
 from tests.conftest import cli_environment
 from tests.random_archives import write_random
