@@ -9,13 +9,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from mdlzip.chunks import Layout
-
 from mdlzip.archive.header import Header, Method
 from mdlzip.archive.weights import pack_weights
 from mdlzip.archive.writer import Model, write_learned
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.layout import Layout
 from tests.archive_tools import random_network
 
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mdlzip.chunks import Layout
 
 import mdlzip
 from mdlzip.config import load_preset
+from mdlzip.symbols.layout import Layout
 from tests.conftest import cli_environment
 from tests.random_archives import write_random
 
