@@ -194,6 +194,7 @@ class Trainer:
                 self._save()
                 last_saved = time.monotonic()
         if not p.pruned:
+            on_progress("prune", 0, 1, "searching the threshold")
             self._prune()
         if not p.quantising:
             self._start_quantising()
