@@ -196,9 +196,14 @@ def test_the_last_chunk_has_exactly_the_bytes_it_says() -> None:
     predictor, _, _ = network_and_group()
     vocabulary = predictor.vocabulary
     size = next(
-        n for n in range(900, 1000) if vocabulary.lengths[vocabulary.tokenise(TEXT[:n])[-1]] > 1
+        n
+        for n in range(900, 1000)
+        if vocabulary.lengths[cut_group(vocabulary, TEXT[:n], 64)[0][-1]] > 1
     )
-    layout, coded = Layout(size, 64, 16), groups.encode_group(predictor, TEXT[:size])
+    layout, coded = (
+        Layout(size, 64, 16),
+        groups.encode_group(predictor, *cut_group(vocabulary, TEXT[:size], 64)),
+    )
     assert groups.decode_batch(predictor, layout, [(0, coded)])[0][1] == TEXT[:size].tobytes()
     shorter = coded[:4] + bytes([coded[4] - 1]) + coded[5:]
     with pytest.raises(CorruptArchive, match="of them in its last chunk"):
@@ -256,12 +261,9 @@ def test_chunks_of_very_few_symbols(tmp_path: Path, data: bytes) -> None:
     assert (tmp_path / "back").read_bytes() == data
 
 
-def test_the_number_of_merges_is_not_the_users(tmp_path: Path) -> None:
-    source = tmp_path / "f"
-    source.write_bytes(TEXT.tobytes())
-    options = CompressOptions(steps=1, fallback=False, overrides=("model.n_merges=5",))
+def test_the_number_of_merges_is_not_the_users() -> None:
     with pytest.raises(UsageError, match=r"set train\.vocabulary instead"):
-        mdlzip.compress(source, options=options)
+        CompressOptions(steps=1, fallback=False, overrides=("model.n_merges=5",))
 
 
 @pytest.mark.parametrize("mode", ["coded", "coo"])
