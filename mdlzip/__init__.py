@@ -11,9 +11,10 @@ Nothing heavy is imported before the first of these names is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as checkers read it; `typing` takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from mdlzip.codec import (
         ArchiveFile,
         ArchiveInfo,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+# The part of `signal` that is in Python itself: the rest takes a while to load.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 
 
 def _leave(signum: int, _frame: object) -> None:
@@ -12,8 +13,8 @@ def _leave(signum: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line; the modules that it needs are loaded with Ctrl-C answered quietly."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _leave)
     from mdlzip.cli.app import main as run
 
     run()
