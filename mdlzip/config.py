@@ -13,6 +13,9 @@ from mdlzip.errors import UsageError
 T = TypeVar("T")
 METHOD_NAMES = ("none", "rl1", "drr", "drr-o", "pmmp", "fpp", "admm")
 """The l0 methods of `mdlzip.sparsity.methods`, by name."""
+NORMS = ("rms", "layer")
+ACTIVATIONS = ("relu2", "gelu")
+POSITIONS = ("rotary", "sinusoidal")
 
 
 def check_method(name: str) -> None:
@@ -67,9 +70,9 @@ class ModelConfig:
                 f"d_model {self.d_model} must be n_heads {self.n_heads} times an even number"
             )
         for name, allowed in (
-            ("norm", ("rms", "layer")),
-            ("activation", ("relu2", "gelu")),
-            ("positions", ("rotary", "sinusoidal")),
+            ("norm", NORMS),
+            ("activation", ACTIVATIONS),
+            ("positions", POSITIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}")

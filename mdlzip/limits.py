@@ -33,6 +33,7 @@ READ_BLOCK_BYTES = (
     1 << 20
 )  # nothing is allocated by a declared length; input is read in such blocks
 CHECK_BLOCK_BYTES = 1 << 16  # of the original have one CRC-32 in stored, zstd and xz archives
+MAX_CONFIG_BYTES = 256  # of the configuration section, whatever the family
 MAX_OPTIONAL_SECTION_BYTES = 1 << 24
 MAX_EXPANSION = 1 << 15  # no zstd or LZMA2 stream yields more bytes than this per byte of its own
 EXPANSION_SLACK = 1 << 17  # one zstd block

@@ -2,7 +2,7 @@
 
 The network sees a window of a chunk and forgets exact words; names, numbers and tags come back
 word by word. The guess costs no weights, and the network learns how far to trust it. Everything
-here is integer arithmetic and normative: docs/format.md, "Matches".
+here is integer arithmetic and normative: docs/format-predictor.md, "Matches".
 
 Shapes: B chunks, T positions.
 """

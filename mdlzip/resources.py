@@ -19,7 +19,7 @@ from mdlzip.errors import LimitExceeded
 # 3.11, numba's compilation included (it takes some 50 MiB more than its cache does).
 GENERAL_PROGRAM_BYTES = 36 << 20  # numpy, zstandard, liblzma
 WEIGHTS_PROGRAM_BYTES = 160 << 20  # numba: weights are decoded, nothing is predicted
-_TORCH_PROGRAM_BYTES = 385 << 20
+_TORCH_PROGRAM_BYTES = 392 << 20
 _GPU_LIBRARIES_BYTES = 435 << 20  # resident parts of the CUDA or ROCm libraries
 _GPU_LIBRARIES = ("libtorch_cuda.so", "libtorch_hip.so")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,12 +21,12 @@ from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
 from mdlzip.config import ModelConfig, load_preset
+from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.quantised.network import (
     IntegerNetwork,
     QuantTensor,
-    activation_sites,
-    tensor_shapes,
 )
+from mdlzip.symbols.vocabulary import Vocabulary
 from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 
 TINY = ModelConfig(d_model=16, n_layers=1, n_heads=1, d_ff=32, window=8, conv_width=2)
@@ -43,6 +44,14 @@ def random_network(
         codes = rng.integers(-20, 21, shape) * (rng.random(shape) < density)
         tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1 << 10, exponent=16)
     return IntegerNetwork(config, tensors, dict.fromkeys(activation_sites(config), 4))
+
+
+def untrained(vocabulary: Vocabulary) -> IntegerNetwork:
+    """`random_network` for the symbols of a file, or for all bytes if it has no merges."""
+    n_merges = len(vocabulary.merges)
+    if not n_merges:
+        return random_network()
+    return replace(random_network(config=replace(TINY, n_merges=n_merges)), vocabulary=vocabulary)
 
 
 def compressible(n: int, seed: int = 1) -> bytes:
@@ -104,10 +113,16 @@ class Pipe:
         return self._file.read(min(size, 777) if size >= 0 else 777)
 
 
-def decode(archive: bytes, *, pipe: bool = False, memory: int | None = 2 << 30) -> bytes:
+def decode(
+    archive: bytes,
+    *,
+    pipe: bool = False,
+    memory: int | None = 2 << 30,
+    allow_slow: bool = False,
+) -> bytes:
     """Decode from memory, as from a file or as from a pipe."""
     out = bytearray()
-    machine = Machine("cpu", 1, memory)
+    machine = Machine("cpu", 1, memory, allow_slow)
     if pipe:
         reader = ArchiveReader(Pipe(archive))
     else:
@@ -176,7 +191,7 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
         if "raises" in outcome:
             raise outcome["raises"]  # type: ignore[misc]
         return SimpleNamespace(
-            network=outcome.get("network") or random_network(), figures={"steps": 1.0}
+            network=outcome.get("network") or untrained(tokens.vocabulary), figures={"steps": 1.0}
         )
 
     module = ModuleType("mdlzip.training.run")

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from mdlzip.process.settings import wait_passively
+
 ROOT = Path(__file__).resolve().parent.parent
 RunCli = Callable[..., subprocess.CompletedProcess[bytes]]
+_SETTINGS = ("MDLZIP_", "NO_COLOR", "OMP_", "GOMP_", "KMP_")
+wait_passively()  # as the command line does: other work on the machine must not stall the tests
 
 
 def cli_environment(**extra: str) -> dict[str, str]:
     """The environment for a subprocess: this tree on the path, no settings from outside."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MDLZIP_", "NO_COLOR"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_SETTINGS)}
     path = os.pathsep.join(p for p in (str(ROOT), kept.get("PYTHONPATH", "")) if p)
     return {**kept, "PYTHONPATH": path, "TERM": "dumb", **extra}
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-    activation_sites,
-    tensor_shapes,
-)
+from mdlzip.networks.registry import site_specs, tensor_shapes
+from mdlzip.networks.spec import code_limit
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary, alphabet_of, no_merges
 
 TINY = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=24, window=8)
@@ -57,7 +53,10 @@ def random_network(
         )
         for name, shape in tensor_shapes(config).items()
     }
-    exponents = {site: int(rng.integers(-12, 13)) for site in activation_sites(config)}
+    exponents = {
+        name: max(int(rng.integers(-12, 13)), site.least)
+        for name, site in site_specs(config).items()
+    }
     alphabet = alphabet_of(rng.random(N_BYTES) < rng.random())
     merges = no_merges()
     if config.n_merges:

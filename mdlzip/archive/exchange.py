@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,12 @@ import numpy as np
 
 from mdlzip import limits
 from mdlzip.archive.weights_head import alphabet_bitmap, bitmap_alphabet
-from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
+from mdlzip.networks.registry import site_specs, tensor_specs
+from mdlzip.networks.spec import TensorSpec
 from mdlzip.quantised.memory import weights_memory_bytes
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-    activation_sites,
-    tensor_shapes,
-)
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.resources import check_memory
 from mdlzip.symbols.vocabulary import (
     Vocabulary,
@@ -104,13 +99,13 @@ class _Import:
         chunk_size = self._integer("chunk_size", limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE)
         group_chunks = self._integer("group_chunks", 1, limits.MAX_GROUP_CHUNKS)
         exponents, vocabulary = self._exponents(config), self._vocabulary(config)
-        shapes = tensor_shapes(config)
-        wanted = {f"{name}.{part}" for name in shapes for part in PARTS}
+        specs = tensor_specs(config)
+        wanted = {f"{name}.{part}" for name in specs for part in PARTS}
         for name in sorted(wanted ^ set(self._file.keys())):
             raise self._fail(f"tensor {name} is {'missing' if name in wanted else 'unknown'}")
-        nnz = max(self._nnz(name, shape) for name, shape in shapes.items())
+        nnz = max(self._nnz(spec) for spec in specs.values())
         check_memory(weights_memory_bytes(config, nnz=_IMPORTED_COPIES * nnz), memory)
-        tensors = {name: self._tensor(name, shape) for name, shape in shapes.items()}
+        tensors = {name: self._tensor(spec) for name, spec in specs.items()}
         return IntegerNetwork(config, tensors, exponents, vocabulary), chunk_size, group_chunks
 
     def _fail(self, reason: str) -> CorruptArchive:
@@ -145,15 +140,19 @@ class _Import:
             raise self._fail(f"metadata: {error}") from error
 
     def _exponents(self, config: ModelConfig) -> dict[str, int]:
-        low, high = limits.MIN_ACTIVATION_EXPONENT, limits.MAX_ACTIVATION_EXPONENT
-        sites = activation_sites(config)
+        sites = site_specs(config).values()
         texts = self._string("exponents").split(" ")
         if len(texts) != len(sites):
             raise self._fail(f"metadata exponents has {len(texts)} numbers instead of {len(sites)}")
-        for text in texts:
-            if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-                raise self._fail(f"activation exponent {text!r} is outside {low}..{high}")
-        return {site: int(text) for site, text in zip(sites, texts, strict=True)}
+        exponents = {}
+        for site, text in zip(sites, texts, strict=True):
+            if not _INTEGER.fullmatch(text) or not site.allows(int(text)):
+                raise self._fail(
+                    f"activation exponent {text!r} of {site.name} is outside"
+                    f" {site.least}..{site.greatest}"
+                )
+            exponents[site.name] = int(text)
+        return exponents
 
     def _alphabet(self) -> np.ndarray:
         if "alphabet" not in self._metadata:
@@ -186,14 +185,14 @@ class _Import:
             )
         return np.asarray(self._file.get_tensor(f"{name}.{part}"))
 
-    def _nnz(self, name: str, shape: tuple[int, ...]) -> int:
-        extent = self._file.get_slice(f"{name}.values").get_shape()
-        if len(extent) != 1 or extent[0] > prod(shape):
-            raise self._fail(f"{name}.values has shape {extent} for {prod(shape)} cells")
+    def _nnz(self, spec: TensorSpec) -> int:
+        extent = self._file.get_slice(f"{spec.name}.values").get_shape()
+        if len(extent) != 1 or extent[0] > spec.n_cells:
+            raise self._fail(f"{spec.name}.values has shape {extent} for {spec.n_cells} cells")
         return int(extent[0])
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> QuantTensor:
-        nnz = self._nnz(name, shape)
+    def _tensor(self, spec: TensorSpec) -> QuantTensor:
+        name, shape, nnz = spec.name, spec.shape, self._nnz(spec)
         indices = self._part(name, "indices", (len(shape), nnz)).astype(np.int64)
         values = self._part(name, "values", (nnz,))
         bounds = np.array(shape, dtype=np.int64)[:, None]
@@ -202,7 +201,7 @@ class _Import:
         places = np.ravel_multi_index(tuple(indices), shape)
         if (places[1:] <= places[:-1]).any():
             raise self._fail(f"{name}.indices are not in row-major order without repeats")
-        limit = code_limit(shape)
+        limit = spec.limit
         if nnz and ((values == 0).any() or np.abs(values.astype(np.int16)).max() > limit):
             raise self._fail(f"{name}.values are not 1..{limit} in size")
         codes = np.zeros(shape, dtype=np.int8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mdlzip.archive.blocks import CRC_BYTES, table_bytes
-from mdlzip.archive.config_section import CONFIG_BYTES
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.header import HEADER_BYTES
 from mdlzip.archive.sections import DIGEST_BYTES, INDEX_OFFSET_BYTES, SECTION_HEADER_BYTES
@@ -53,13 +52,15 @@ def _general(lines: Ledger, data_bytes: int, size: int) -> Ledger:
 
 def learned_ledger(
     name_bytes: int,
+    config_bytes: int,
     weights: Mapping[str, int],
     lengths: Iterable[int],
     optional: Iterable[int] = (),
 ) -> Ledger:
     """Lines of a learned archive.
 
-    weights: positions, values and scales in bytes; lengths: coded bytes of every group.
+    config_bytes: payload of the configuration section; weights: positions, values and scales in
+    bytes; lengths: coded bytes of every group.
     """
     sizes = list(optional)
     lines = _frame(4 + bool(name_bytes) + len(sizes), name_bytes, sum(sizes))
@@ -70,7 +71,7 @@ def learned_ledger(
         varints += len(put_varint(length))
     return {
         **lines,
-        "configuration": CONFIG_BYTES,
+        "configuration": config_bytes,
         **{name: weights[name] for name in ("positions", "values", "scales")},
         "data": data,
         "index": 2 * varints + INDEX_OFFSET_BYTES,

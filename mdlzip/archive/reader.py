@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from mdlzip.archive.blocks import table_bytes, unpack_table
-from mdlzip.archive.config_section import CONFIG_BYTES, unpack_config
+from mdlzip.archive.config_section import unpack_config
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method, unpack_header
 from mdlzip.archive.index import (
@@ -38,13 +38,14 @@ from mdlzip.errors import CorruptArchive
 from mdlzip.fileio import Readable
 from mdlzip.limits import (
     EXPANSION_SLACK,
+    MAX_CONFIG_BYTES,
     MAX_EXPANSION,
     MAX_NAME_BYTES,
     MAX_OPTIONAL_SECTION_BYTES,
     WEIGHT_BYTES_PER_CELL,
     WEIGHT_SLACK_BYTES,
 )
-from mdlzip.quantised.memory import n_cells
+from mdlzip.networks.registry import n_cells
 from mdlzip.symbols.layout import Layout
 
 
@@ -134,7 +135,7 @@ class ArchiveReader:
     def _read_configuration(self) -> None:
         self._expect(self._section, Kind.CONFIGURATION)
         base = self.source.offset
-        payload = read_payload(self.source, self._section, CONFIG_BYTES)
+        payload = read_payload(self.source, self._section, MAX_CONFIG_BYTES)
         self.config: ModelConfig
         self.layout: Layout
         self.config, self.layout = unpack_config(payload, self.header.size, base)

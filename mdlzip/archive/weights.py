@@ -1,4 +1,4 @@
-"""The weights section: an integer network <-> bytes; normative text in `docs/format.md`."""
+"""The weights section: an integer network <-> bytes; normative text in `docs/format-model.md`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ from mdlzip.archive.weights_head import (
     read_steps,
     read_vocabulary,
 )
-from mdlzip.coding.weight_plan import code_limit
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-    tensor_shapes,
-)
+from mdlzip.networks.registry import tensor_specs
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 
 
 @dataclass(frozen=True)
@@ -83,11 +79,11 @@ def code_cost_bits(network: IntegerNetwork) -> dict[str, float]:
     """Bits that the coded mode spends on each tensor's codes, by name; steps are not in it."""
     from mdlzip.coding.weight_model import WeightEncoder
 
-    encoder = WeightEncoder()
+    encoder, specs = WeightEncoder(), tensor_specs(network.config)
     costs: dict[str, float] = {}
     before = 0.0
     for name, tensor in network.tensors.items():
-        encoder.encode(name, tensor.codes)
+        encoder.encode(specs[name].bands, tensor.codes)
         total = sum(encoder.spent_bits)
         costs[name] = total - before
         before = total
@@ -100,9 +96,9 @@ def code_cost_bits(network: IntegerNetwork) -> dict[str, float]:
 def _encode(network: IntegerNetwork) -> tuple[bytes, float, float]:
     from mdlzip.coding.weight_model import WeightEncoder  # numba costs a second to import
 
-    encoder = WeightEncoder()
+    encoder, specs = WeightEncoder(), tensor_specs(network.config)
     for name, tensor in network.tensors.items():
-        encoder.encode(name, tensor.codes)
+        encoder.encode(specs[name].bands, tensor.codes)
     return encoder.finish(), *encoder.spent_bits
 
 
@@ -114,7 +110,8 @@ def _read_coded(cursor: Cursor, config: ModelConfig) -> dict[str, np.ndarray]:
     if stream and not stream[-1]:
         raise cursor.fail("coded weights", "end in a zero byte, which is never written")
     decoder = WeightDecoder(stream)
-    codes = {name: decoder.decode(name, shape) for name, shape in tensor_shapes(config).items()}
+    specs = tensor_specs(config).values()
+    codes = {spec.name: decoder.decode(spec.bands, spec.shape) for spec in specs}
     if decoder.unread_bytes:
         raise CorruptArchive(f"{SECTION}: {decoder.unread_bytes} bytes after the last weight")
     found = sum(int(np.count_nonzero(tensor)) for tensor in codes.values())
@@ -140,16 +137,16 @@ def _pack_coo(network: IntegerNetwork, head: bytes) -> PackedWeights:
 
 def _read_coo(cursor: Cursor, config: ModelConfig) -> dict[str, np.ndarray]:
     codes: dict[str, np.ndarray] = {}
-    for name, shape in tensor_shapes(config).items():
-        nnz = read_nnz(cursor, name, shape)
+    for name, spec in tensor_specs(config).items():
+        nnz = read_nnz(cursor, spec)
         places = np.frombuffer(cursor.take(4 * nnz, f"indices of {name}"), dtype="<i4")
         values = np.frombuffer(cursor.take(nnz, f"values of {name}"), dtype=np.int8)
-        tensor = np.zeros(shape, dtype=np.int8)
+        tensor = np.zeros(spec.shape, dtype=np.int8)
         if nnz:
             if places[0] < 0 or places[-1] >= tensor.size or (places[1:] <= places[:-1]).any():
                 raise cursor.fail(f"indices of {name}", "do not rise strictly within the tensor")
-            if (values == 0).any() or np.abs(values.astype(np.int16)).max() > code_limit(shape):
-                raise cursor.fail(f"values of {name}", f"are not 1..{code_limit(shape)} in size")
+            if (values == 0).any() or np.abs(values.astype(np.int16)).max() > spec.limit:
+                raise cursor.fail(f"values of {name}", f"are not 1..{spec.limit} in size")
             tensor.ravel()[places] = values
         codes[name] = tensor
     return codes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -12,7 +11,9 @@ from mdlzip.archive.cursor import MAX_VARINT_BYTES, Cursor
 from mdlzip.archive.source import SectionSource
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused
-from mdlzip.quantised.network import IntegerNetwork, activation_sites, tensor_shapes
+from mdlzip.networks.registry import n_cells, site_specs, tensor_specs
+from mdlzip.networks.spec import TensorSpec
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary, merges_bytes, pack_merges, unpack_merges
 
 MODES = ("coded", "coo")  # place = mode byte
@@ -45,8 +46,9 @@ def pack_steps(network: IntegerNetwork) -> bytes:
     out = bytearray()
     for tensor in network.tensors.values():
         out += tensor.mantissa.to_bytes(2, "little") + tensor.exponent.to_bytes(1, signed=True)
+    sites = site_specs(network.config)
     for site, exponent in network.exponents.items():
-        if not limits.MIN_ACTIVATION_EXPONENT <= exponent <= limits.MAX_ACTIVATION_EXPONENT:
+        if not sites[site].allows(exponent):
             raise ExportRefused(f"{site}: activation exponent {exponent} is out of range")
         out += exponent.to_bytes(1, signed=True)
     return bytes(out)
@@ -89,16 +91,15 @@ def _signed(cursor: Cursor, what: str, low: int, high: int) -> int:
 def read_steps(cursor: Cursor, config: ModelConfig) -> tuple[Steps, dict[str, int]]:
     """Inverse of `pack_steps`: steps by tensor, exponents by site."""
     steps: Steps = {}
-    for name in tensor_shapes(config):
+    for name in tensor_specs(config):
         mantissa = cursor.u16(f"step mantissa of {name}")
         if not mantissa:
             raise cursor.fail(f"step mantissa of {name}", "is 0")
         most = limits.MAX_STEP_EXPONENT
         steps[name] = (mantissa, _signed(cursor, f"step exponent of {name}", -most, most))
-    bounds = limits.MIN_ACTIVATION_EXPONENT, limits.MAX_ACTIVATION_EXPONENT
     exponents = {
-        site: _signed(cursor, f"activation exponent of {site}", *bounds)
-        for site in activation_sites(config)
+        name: _signed(cursor, f"activation exponent of {name}", site.least, site.greatest)
+        for name, site in site_specs(config).items()
     }
     return steps, exponents
 
@@ -109,8 +110,7 @@ def read_notes(cursor: Cursor, config: ModelConfig, left: int) -> tuple[int, int
     left: bytes of the section from the cursor on.
     """
     start = cursor.offset
-    cells = sum(prod(shape) for shape in tensor_shapes(config).values())
-    nnz = cursor.varint("number of non-zeros", cells)
+    nnz = cursor.varint("number of non-zeros", n_cells(config))
     positions = cursor.varint("bytes for positions")
     follow = left - (cursor.offset - start)
     if positions > follow:
@@ -118,11 +118,12 @@ def read_notes(cursor: Cursor, config: ModelConfig, left: int) -> tuple[int, int
     return nnz, positions
 
 
-def read_nnz(cursor: Cursor, name: str, shape: tuple[int, ...]) -> int:
+def read_nnz(cursor: Cursor, spec: TensorSpec) -> int:
     """Non-zeros of one plain tensor; CorruptArchive if it has fewer cells."""
-    nnz, cells = cursor.u32(f"non-zeros of {name}"), prod(shape)
-    if nnz > cells:
-        raise cursor.fail(f"non-zeros of {name}", f"is {nnz}, more than its {cells} cells")
+    what = f"non-zeros of {spec.name}"
+    nnz = cursor.u32(what)
+    if nnz > spec.n_cells:
+        raise cursor.fail(what, f"is {nnz}, more than its {spec.n_cells} cells")
     return nnz
 
 
@@ -143,8 +144,8 @@ def weights_summary(section: SectionSource, config: ModelConfig) -> WeightsSumma
     """
     total = section.left
     head, _ = begin_weights(section, config)
-    shapes = tensor_shapes(config)
-    head += section.exactly(3 * len(shapes) + len(activation_sites(config)), "its steps")
+    specs = tensor_specs(config)
+    head += section.exactly(3 * len(specs) + len(site_specs(config)), "its steps")
     cursor = Cursor(head, SECTION)
     mode, vocabulary = read_mode(cursor), read_vocabulary(cursor, config)
     read_steps(cursor, config)
@@ -156,13 +157,13 @@ def weights_summary(section: SectionSource, config: ModelConfig) -> WeightsSumma
         lines = (positions, stream - positions, total - stream)
         return WeightsSummary(nnz, dict(zip(LINES, lines, strict=True)), vocabulary)
     nnz = 0
-    for name, shape in shapes.items():
-        n = read_nnz(Cursor(section.exactly(4, "its counts"), SECTION), name, shape)
+    for name, spec in specs.items():
+        n = read_nnz(Cursor(section.exactly(4, "its counts"), SECTION), spec)
         section.skip(5 * n, f"entries of {name}")
         nnz += n
     if section.left:
         raise CorruptArchive(f"{SECTION}: {section.left} unread bytes")
-    lines = (4 * len(shapes) + 4 * nnz, nnz, len(head))
+    lines = (4 * len(specs) + 4 * nnz, nnz, len(head))
     return WeightsSummary(nnz, dict(zip(LINES, lines, strict=True)), vocabulary)
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol
 from zlib import crc32
 
 from mdlzip.archive.blocks import BlockSums, n_blocks, pack_table, table_bytes
-from mdlzip.archive.config_section import pack_config
+from mdlzip.archive.config_section import config_bytes, pack_config
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.header import HEADER_BYTES, Header
 from mdlzip.archive.index import GroupTable
@@ -152,7 +152,10 @@ def write_learned(
     out.write(pack_section(Kind.INDEX, table.pack()))
     out.write(struct.pack("<Q", index_offset) + digest)
     name_bytes = len((name or "").encode())
-    return _balanced(learned_ledger(name_bytes, model.weight_lines, table.lengths), out.offset)
+    ledger = learned_ledger(
+        name_bytes, config_bytes(model.config), model.weight_lines, table.lengths
+    )
+    return _balanced(ledger, out.offset)
 
 
 def _balanced(ledger: Ledger, written: int) -> Ledger:

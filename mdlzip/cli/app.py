@@ -81,14 +81,12 @@ def main(argv: list[str] | None = None) -> None:
     streams.settle_streams()
     line = sys.argv[1:] if argv is None else argv
     speak_events(wants_events(line))
-    leave_on_interrupt = signal.getsignal(signal.SIGINT)
-    if callable(leave_on_interrupt):  # not ignored
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    wait_passively()
+    at_edges = signal.getsignal(signal.SIGINT)  # `__main__` ends the process quietly
     try:
-        wait_passively()
         code = _run(line)
     finally:
-        signal.signal(signal.SIGINT, leave_on_interrupt)
+        signal.signal(signal.SIGINT, at_edges)
     sys.exit(_finished(code))
 
 
@@ -98,6 +96,8 @@ def _run(line: list[str]) -> int:
     if _COMPLETION in os.environ:  # the shell asks for completions
         program.main(prog_name=_NAME)
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is reported
         words = expand(line, Grammar.of(program))
         with program.make_context(_NAME, words) as context:
             program.invoke(context)

@@ -58,7 +58,8 @@ from mdlzip.fileio import (
     open_output,
     plain_errors,
 )
-from mdlzip.quantised.memory import decode_memory_bytes, n_cells
+from mdlzip.networks.registry import n_cells
+from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory
@@ -346,8 +347,10 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
                 job.skipped = str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
+            if method is Method.STORED and job.stored_name and Method.ZSTD in rivals.streams:
+                method = Method.ZSTD  # a stored archive holds no name; raw blocks cost little more
             out.restart()
-            ledger = _write_rival(job, out, rivals)
+            ledger = _write_rival(job, out, method, rivals)
         job.check_source()
         if job.options.verify:
             _verify(job, out)
@@ -392,8 +395,7 @@ def _coded_groups(
             yield payload, tokens.crc32(group)
 
 
-def _write_rival(job: _Job, out: Output, rivals: Rivals) -> Ledger:
-    method = rivals.best
+def _write_rival(job: _Job, out: Output, method: Method, rivals: Rivals) -> Ledger:
     header = job.header(method)
     if method is Method.STORED:
         return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())

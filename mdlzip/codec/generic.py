@@ -141,10 +141,11 @@ class _Race:
                 self._give_up(method, n)
 
     def _give_up(self, method: Method, done: int) -> None:
-        """Forget a method's unfinished stream, but not where it was heading."""
+        """Forget a method's unfinished stream, but not where it was heading, if it had begun."""
         with self._rivals.streams.pop(method) as stream:
             size = stream.seek(0, 2) * self._corpus.size // max(done, 1)
-        self._rivals.cut_short[method] = payload_archive_bytes(None, size, self._corpus.size)
+        if done:
+            self._rivals.cut_short[method] = payload_archive_bytes(None, size, self._corpus.size)
 
 
 def _compress(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mdlzip.archive.config_section import config_bytes
 from mdlzip.archive.general import survey
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
@@ -13,7 +14,8 @@ from mdlzip.codec.fitting import Machine, best_fit
 from mdlzip.codec.options import ArchiveInfo
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
-from mdlzip.quantised.memory import index_memory_bytes, n_cells
+from mdlzip.networks.registry import n_cells
+from mdlzip.quantised.memory import index_memory_bytes
 from mdlzip.quantised.work import decode_operations
 from mdlzip.resources import GENERAL_PROGRAM_BYTES, check_memory
 
@@ -83,7 +85,9 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
     return _info(
         src,
         reader,
-        learned_ledger(name_bytes, weights.ledger, table.lengths, reader.optional),
+        learned_ledger(
+            name_bytes, config_bytes(config), weights.ledger, table.lengths, reader.optional
+        ),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
         decode_operations=decode_operations(config, layout),

@@ -15,6 +15,7 @@ import numpy as np
 
 from mdlzip.errors import CorruptArchive
 
+_WORD_BYTES = 4
 _MODEL = constriction.stream.model.Categorical(perfect=False)
 
 
@@ -38,14 +39,23 @@ class Decoder:
     """Range decoder of one group."""
 
     def __init__(self, data: bytes | bytearray) -> None:
-        if data.endswith(b"\0"):
+        if data and not data[-1]:
             raise CorruptArchive("coded group: ends in a zero byte, which is never written")
-        padded = bytes(data) + bytes(-len(data) % 4)
+        # Past the end all is zero; one such word is there, so that reading it can be seen.
+        padded = bytes(data) + bytes(-len(data) % _WORD_BYTES + _WORD_BYTES)
         words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
         try:
             self._coder = constriction.stream.queue.RangeDecoder(words)
         except (AssertionError, ValueError) as error:  # what constriction raises on damage
             raise CorruptArchive(f"coded group: {error}") from None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the stream ends where the encoder's would after the symbols decoded so far.
+
+        False if words are left that no symbol needed, or if the last ones are no encoder's.
+        """
+        return bool(self._coder.maybe_exhausted())
 
     def decode(self, counts: np.ndarray) -> np.ndarray:
         """Next n symbols (n,) int32 under counts (n, P) float64."""
@@ -53,8 +63,3 @@ class Decoder:
             return self._coder.decode(_MODEL, counts)
         except (AssertionError, ValueError) as error:
             raise CorruptArchive(f"coded group: {error}") from None
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the stream ends where the symbols decoded so far do."""
-        return bool(self._coder.maybe_exhausted())

@@ -6,8 +6,7 @@ go on from one to the next, so that small tensors profit from large ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,11 +19,8 @@ from mdlzip.coding.binary_coder import (
     new_encoder,
 )
 from mdlzip.coding.weight_kernel import code_rows
-from mdlzip.coding.weight_plan import BandPlan, band_plans, code_limit
 from mdlzip.coding.weight_tables import COARSE, LEVEL_VALUES, PAD, Band, new_state, tables
-
-Plans: TypeAlias = Callable[[str, tuple[int, ...]], Sequence[BandPlan]]
-"""Name and shape of a tensor -> the bands that it is coded in."""
+from mdlzip.networks.spec import BandKind, BandSpec, code_limit
 
 AVERAGE = 64  # a row or column of average weight on its axis
 BLOCK_CELLS = 1 << 15
@@ -63,14 +59,13 @@ class Axes:
 class _WeightCoder:
     """What encoder and decoder share: state, axes, and the like band of the layer before."""
 
-    def __init__(self, plans: Plans = band_plans) -> None:
+    def __init__(self) -> None:
         self._tables = tables()
-        self._plans = plans
         self._state = new_state()
         self._axes = Axes()
-        self._previous: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
+        self._previous: dict[tuple[BandKind, tuple[int, ...]], np.ndarray] = {}
 
-    def _band(self, plan: BandPlan, codes: np.ndarray, limit: int) -> Band:
+    def _band(self, plan: BandSpec, codes: np.ndarray, limit: int) -> Band:
         rows, columns = plan.stop - plan.start, codes.shape[1] - PAD - 1
         previous = self._previous.get((plan.kind, codes.shape))
         return Band(
@@ -81,21 +76,21 @@ class _WeightCoder:
             columns=np.zeros((columns, 3), dtype=np.int64),
             totals=np.zeros(2, dtype=np.int64),
             known=int(previous is not None),
-            kind=plan.kind_number,
+            kind=int(plan.kind),
             limit=limit,
             far=plan.far,
         )
 
-    def _learn(self, plan: BandPlan, codes: np.ndarray) -> None:
+    def _learn(self, plan: BandSpec, codes: np.ndarray) -> None:
         self._previous[plan.kind, codes.shape] = codes
         magnitudes = np.abs(codes[PAD:-1, PAD:-1].astype(np.int16))
         self._axes.add(plan.column_axis, magnitudes.sum(axis=0, dtype=np.int64))
         self._axes.add(plan.row_axis, magnitudes.sum(axis=1, dtype=np.int64))
 
-    def _code(self, name: str, codes: np.ndarray) -> None:
+    def _code(self, bands: Sequence[BandSpec], codes: np.ndarray) -> None:
         """Code a whole tensor; `codes`: int8, C-contiguous, one or two dimensions."""
         grid = codes.reshape(-1, codes.shape[-1])
-        for plan in self._plans(name, codes.shape):
+        for plan in bands:
             part = grid[plan.start : plan.stop]
             padded = np.pad(part, (PAD, 1))
             band = self._band(plan, padded, code_limit(codes.shape))
@@ -116,16 +111,19 @@ class _WeightCoder:
 
 
 class WeightEncoder(_WeightCoder):
-    """Codes tensors into one stream; `plans` cuts them into bands, the transformer's by default."""
+    """Codes tensors into one stream."""
 
-    def __init__(self, plans: Plans = band_plans) -> None:
-        super().__init__(plans)
+    def __init__(self) -> None:
+        super().__init__()
         self._coder = new_encoder()
         self._out = np.zeros(1 << 16, dtype=np.uint8)
 
-    def encode(self, name: str, codes: np.ndarray) -> None:
-        """Append a tensor, int8 with one or two dimensions and magnitudes within `code_limit`."""
-        self._code(name, np.array(codes, dtype=np.int8, order="C"))
+    def encode(self, bands: Sequence[BandSpec], codes: np.ndarray) -> None:
+        """Append a tensor, int8 with one or two dimensions and magnitudes within `code_limit`.
+
+        bands: in coding order; they cover the rows.
+        """
+        self._code(bands, np.array(codes, dtype=np.int8, order="C"))
 
     def finish(self) -> bytes:
         """The stream; the encoder must not be used afterwards."""
@@ -147,17 +145,17 @@ class WeightEncoder(_WeightCoder):
 class WeightDecoder(_WeightCoder):
     """Gives the tensors back from a stream, which may come from an enemy: any bytes decode."""
 
-    def __init__(self, stream: bytes | bytearray | memoryview, plans: Plans = band_plans) -> None:
-        super().__init__(plans)
+    def __init__(self, stream: bytes | bytearray | memoryview) -> None:
+        super().__init__()
         # The kernel is compiled once, for arrays that may be written.
         data = np.frombuffer(stream, dtype=np.uint8)
         self._stream = data if data.flags.writeable else data.copy()
         self._coder = new_decoder(self._stream)
 
-    def decode(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def decode(self, bands: Sequence[BandSpec], shape: tuple[int, ...]) -> np.ndarray:
         """The next tensor, int8; magnitudes are within `code_limit` whatever the stream holds."""
         codes = np.zeros(shape, dtype=np.int8)
-        self._code(name, codes)
+        self._code(bands, codes)
         return codes
 
     @property

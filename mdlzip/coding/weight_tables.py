@@ -1,4 +1,4 @@
-"""Constants and integer tables of the weight coder; `docs/format.md` repeats every number here."""
+"""Constants and integer tables of the weight coder; docs/format-model.md has every number, too."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NORM_EPS = 2.0**-24
 
@@ -35,15 +35,6 @@ class _RmsNorm(torch.autograd.Function):
 def rms_norm(x: Tensor) -> Tensor:
     """x (..., D) scaled to a root mean square of 1 over D; float32 out."""
     return _RmsNorm.apply(x)
-
-
-class LayerNorm(nn.Module):
-    """LayerNorm with gain and bias, named as the archive names them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
 
 
 def causal_conv(x: Tensor, taps: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The float twin: a decoder-only byte transformer, used for training only.
 
-Parameter names are the archive's tensor names (`quantised.network.tensor_shapes`). One class serves
+Parameter names are the archive's tensor names (`networks.registry.tensor_specs`). One class serves
 the paper's family and ours; what differs is `ModelConfig`.
 
 Shapes: B chunks, T positions, D width, F feed-forward width, H heads, K head width.
@@ -9,6 +9,7 @@ Shapes: B chunks, T positions, D width, F feed-forward width, H heads, K head wi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.config import ModelConfig
-from mdlzip.matches import N_LENGTHS, Matcher
+from mdlzip.matches import Matcher
 from mdlzip.model import attention, layers
-from mdlzip.symbols.vocabulary import FIRST_MERGE, N_BYTES, START_SYMBOL
+from mdlzip.networks.registry import tensor_specs
+from mdlzip.networks.spec import BandKind, TensorSpec
+from mdlzip.symbols.vocabulary import FIRST_MERGE, START_SYMBOL
 
 
 class Rounding:
@@ -42,62 +45,39 @@ class Rounding:
         return x
 
 
-class _Attention(nn.Module):
-    def __init__(self, c: ModelConfig) -> None:
-        super().__init__()
-        d = c.d_model
-        if c.conv_width:
-            self.conv = nn.Parameter(torch.zeros(c.conv_width, d))
-        self.qkv = nn.Parameter(torch.empty(3 * d, d))
-        self.out = nn.Parameter(torch.empty(d, d))
-        if c.biases:
-            self.qkv_bias = nn.Parameter(torch.zeros(3 * d))
-            self.out_bias = nn.Parameter(torch.zeros(d))
+def _grow(module: nn.Module, specs: Mapping[str, TensorSpec], prefix: str) -> None:
+    """Give `module` the parameters whose names begin with `prefix`, in modules below it by dots.
 
-
-class _Mlp(nn.Module):
-    def __init__(self, c: ModelConfig) -> None:
-        super().__init__()
-        if c.conv_width:
-            self.conv = nn.Parameter(torch.zeros(c.conv_width, c.d_model))
-        self.up = nn.Parameter(torch.empty(c.d_ff, c.d_model))
-        self.down = nn.Parameter(torch.empty(c.d_model, c.d_ff))
-        if c.biases:
-            self.up_bias = nn.Parameter(torch.zeros(c.d_ff))
-            self.down_bias = nn.Parameter(torch.zeros(c.d_model))
-
-
-class _Block(nn.Module):
-    def __init__(self, c: ModelConfig) -> None:
-        super().__init__()
-        if c.norm == "layer":
-            if c.shared_norm:
-                self.norm = layers.LayerNorm(c.d_model)
-            else:
-                self.attn_norm = layers.LayerNorm(c.d_model)
-                self.mlp_norm = layers.LayerNorm(c.d_model)
-        self.attn = _Attention(c)
-        self.mlp = _Mlp(c)
+    Matrices are left as memory was; gains are one, all else is zero. Biases come last.
+    """
+    inside = {name[len(prefix) :]: spec for name, spec in specs.items() if name.startswith(prefix)}
+    own = {name: spec for name, spec in inside.items() if "." not in name}
+    for name, spec in sorted(own.items(), key=lambda item: bool(item[1].bias_of)):
+        fill = torch.empty if spec.is_matrix else torch.zeros
+        value = fill(spec.shape)
+        if spec.bands[0].kind is BandKind.GAIN:
+            value.fill_(1.0)
+        module.register_parameter(name, nn.Parameter(value))
+    for part in dict.fromkeys(name.partition(".")[0] for name in inside if name not in own):
+        module.add_module(part, nn.Module())
+        _grow(module.get_submodule(part), inside, part + ".")
 
 
 class Transformer(nn.Module):
     """Byte transformer over chunks of `chunk_size`; predicts every byte, the first included."""
 
+    embedding: nn.Parameter
+    head: nn.Parameter
+    head_bias: nn.Parameter
+    match: nn.Parameter
+    blocks: nn.Module
+
     def __init__(self, config: ModelConfig, chunk_size: int = 512) -> None:
         super().__init__()
         self.config = config
         self.chunk_size = chunk_size
-        self.embedding = nn.Parameter(torch.empty(FIRST_MERGE + config.n_merges, config.d_model))
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.n_layers))
-        if config.norm == "layer":
-            self.final_norm = layers.LayerNorm(config.d_model)
-        # Row 256, which is no symbol's: trust in a match.
-        wide = config.match_min or config.n_merges
-        rows = FIRST_MERGE + config.n_merges if wide else N_BYTES
-        self.head = nn.Parameter(torch.empty(rows, config.d_model))
-        self.head_bias = nn.Parameter(torch.zeros(rows))
-        if config.match_min:
-            self.match = nn.Parameter(torch.zeros(N_LENGTHS))
+        self.specs = tensor_specs(config)
+        _grow(self, self.specs, "")
         self.rounding = Rounding()
         symbols = torch.arange(FIRST_MERGE + config.n_merges)
         self.register_buffer("symbols", symbols[symbols != START_SYMBOL], persistent=False)
@@ -122,17 +102,18 @@ class Transformer(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         ours = self.config.norm == "rms"
         for name, p in self.named_parameters():
-            last = name.rsplit(".", 1)[-1]
-            if last == "conv":
+            spec = self.specs[name]
+            if spec.kind == "taps":
                 p.data.zero_()
                 p.data[0] = 1.0
-            elif p.ndim == 2:
+            elif spec.is_matrix:
+                embeds = spec.by_symbol and spec.adds_to_stream
                 std = 0.02
                 if ours:
-                    std = 1.0 if last == "embedding" else 0.5 / math.sqrt(p.shape[1])
-                if last in ("out", "down"):
+                    std = 1.0 if embeds else 0.5 / math.sqrt(p.shape[1])
+                if spec.adds_to_stream and not embeds:  # a residual projection
                     std = 0.0 if ours else 0.02 / math.sqrt(2 * self.config.n_layers)
-                if ours and last == "head":
+                if ours and spec.by_symbol and not embeds:  # the head
                     std = 0.0
                 p.data.copy_(torch.randn(p.shape, generator=generator) * std)
 
@@ -155,7 +136,7 @@ class Transformer(nn.Module):
         x = F.embedding(shifted, r.weight("embedding", self.embedding))
         if self.config.positions == "sinusoidal":
             x = x + self._table("positions")[: x.shape[1]]
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks.children()):
             x = self._block(x, block, f"blocks.{i}.")
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)

@@ -126,10 +126,12 @@ class Folders(NamedTuple):
 
 
 class _Place(NamedTuple):
+    """A folder that may serve; of those above it, `made` may be made where they are missing."""
+
     path: Path
     mode: int = 0o700
     check_parents: bool = True
-    make_parents: bool = False
+    made: int = 0
 
 
 @cache
@@ -137,8 +139,7 @@ def folders() -> Folders:
     """The first place that can be written, and those before it that may at least be read."""
     version, to_read = _version(), list[Path]()
     for place in _places() if version else ():
-        with contextlib.suppress(OSError):
-            place.path.parent.mkdir(place.mode, place.make_parents, exist_ok=True)
+        _make_parents(place.path, place.mode, place.made)
         folder = private_folder(place.path, mode=place.mode, check_parents=place.check_parents)
         if folder is None:
             continue
@@ -158,15 +159,34 @@ def _places() -> list[_Place]:
 
     own = f"mdlzip-{os.geteuid()}"
     if chosen := str(getattr(config, "CACHE_DIR", "") or ""):
-        return [_Place(Path(chosen).absolute() / own, make_parents=True)]
-    places = [_Place(PACKAGE / "__pycache__" / "kernels", 0o755, check_parents=False)]
-    for base, name in (
-        (os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mdlzip"),
-        (os.environ.get("TMPDIR") or "/tmp", own),
-    ):
-        if os.path.isabs(base):  # "~/.cache" as it stands: no home
-            places.append(_Place(Path(base) / name))
-    return places
+        path = Path(chosen).absolute() / own
+        return [_Place(path, made=len(path.parts))]
+    temporary = os.environ.get("TMPDIR") or "/tmp"
+    places = [
+        _Place(PACKAGE / "__pycache__" / "kernels", 0o755, check_parents=False, made=1),
+        _Place(Path(_user_cache(), "mdlzip"), made=1),
+        _Place(Path(temporary, own)),
+    ]
+    return [place for place in places if place.path.is_absolute()]
+
+
+def _user_cache() -> str:
+    """$XDG_CACHE_HOME or ~/.cache; a relative path if this user has no home."""
+    import pwd
+
+    home = os.environ.get("HOME")
+    if not home:
+        with contextlib.suppress(KeyError):  # a user without a name, as in containers
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+    return os.environ.get("XDG_CACHE_HOME") or f"{home or '~'}/.cache"
+
+
+def _make_parents(path: Path, mode: int, levels: int) -> None:
+    """Make up to `levels` folders above `path`; where that fails, nobody needs to know."""
+    with contextlib.suppress(OSError, ValueError):  # a NUL in the name
+        if levels and not path.parent.exists():
+            _make_parents(path.parent, mode, levels - 1)
+            path.parent.mkdir(mode)
 
 
 @cache

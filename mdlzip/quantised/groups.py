@@ -190,10 +190,10 @@ def _check_end(
     layout: Layout, group: int, decoder: Decoder, chunks: list[bytes], last: int
 ) -> None:
     """CorruptArchive unless stream and chunks end with the group; last: bytes of its last chunk."""
-    if not decoder.exhausted:
+    if not decoder.is_spent:
         raise CorruptArchive(
-            f"group {group}: its symbols and its coded bytes do not end together;"
-            " the archive is damaged or was made by a program that predicts differently"
+            f"group {group}: data follow its last symbol; the archive is damaged or was made by a"
+            " program that predicts differently"
         )
     total = sum(map(len, chunks))
     begin, end = layout.group_span(group)

@@ -7,8 +7,8 @@ that `prepared.prepare` checks and the clamps below enforce.
 
 Every kernel walks its chunks one after another and its positions in order, so the same code serves
 all positions at once (encoder, T = chunk length) and one at a time (decoder, T = 1 with history).
-The twin for other devices is `kernels_torch`, in plain int64; both follow `docs/format.md`,
-"Integer predictor".
+The twin for other devices is `kernels_torch`, in plain int64; both follow
+`docs/format-predictor.md`.
 
 Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width,
 V symbols of the vocabulary.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from math import prod
 from pathlib import Path
 
 from mdlzip.config import ModelConfig
 from mdlzip.matches import state_bytes
-from mdlzip.quantised.network import tensor_shapes
+from mdlzip.networks.registry import n_cells, tensor_specs
 from mdlzip.quantised.prepared import window_of
 from mdlzip.resources import WEIGHTS_PROGRAM_BYTES, learned_program_bytes
 from mdlzip.symbols.layout import Layout
@@ -97,11 +96,11 @@ def _chunk_bytes(config: ModelConfig, layout: Layout, v: int, tiles: _Tiles) -> 
 
 def _network_bytes(config: ModelConfig, v: int) -> int:
     """The codes as they came, embedding and head as the predictor wants them, all matrices."""
-    d = config.d_model
-    cells = n_cells(config)
-    matrices = config.n_layers * (4 * d * d + 2 * d * config.d_ff) + (v + 1) * d
-    embedding = 4 * prod(tensor_shapes(config)["embedding"])
-    return cells + (v + 1) * d + embedding + carrier_bytes() * matrices
+    specs = tensor_specs(config)
+    head = (v + 1) * config.d_model
+    hidden = sum(s.n_cells for s in specs.values() if s.is_matrix and not s.by_symbol)
+    embedding = 4 * specs["embedding"].n_cells
+    return n_cells(config) + head + embedding + carrier_bytes() * (hidden + head)
 
 
 def _table_bytes(config: ModelConfig, layout: Layout) -> int:
@@ -128,8 +127,3 @@ def carrier_bytes() -> int:
 def longest_chunk(layout: Layout) -> int:
     """Bytes, and so positions, of the longest chunk there really is."""
     return min(layout.chunk_size, layout.total_bytes)
-
-
-def n_cells(config: ModelConfig) -> int:
-    """Number of weights of the model, zero or not."""
-    return sum(prod(shape) for shape in tensor_shapes(config).values())

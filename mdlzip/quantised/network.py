@@ -8,14 +8,10 @@ import numpy as np
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
-from mdlzip.limits import (
-    MAX_MATRIX_CODE,
-    MAX_STEP_EXPONENT,
-    MAX_STEP_MANTISSA,
-    MAX_VECTOR_CODE,
-)
-from mdlzip.matches import N_LENGTHS
-from mdlzip.symbols.vocabulary import FIRST_MERGE, N_BYTES, Vocabulary
+from mdlzip.limits import MAX_STEP_EXPONENT, MAX_STEP_MANTISSA
+from mdlzip.networks.registry import activation_sites, tensor_shapes
+from mdlzip.networks.spec import code_limit
+from mdlzip.symbols.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class QuantTensor:
     def __post_init__(self) -> None:
         if self.codes.dtype != np.int8:
             raise ExportRefused(f"codes must be int8, not {self.codes.dtype}")
-        limit = MAX_MATRIX_CODE if self.codes.ndim == 2 else MAX_VECTOR_CODE
+        limit = code_limit(self.codes.shape)
         if max(int(self.codes.max(initial=0)), -int(self.codes.min(initial=0))) > limit:
             raise ExportRefused(f"a code exceeds {limit}")
         if not 1 <= self.mantissa <= MAX_STEP_MANTISSA:
@@ -92,55 +88,3 @@ class IntegerNetwork:
     def n_weights(self) -> int:
         """Number of stored cells, zero or not."""
         return sum(t.codes.size for t in self.tensors.values())
-
-
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every stored tensor, in the order in which the archive stores them.
-
-    Matrices are (out, in). `conv` tensors are (width, d_model), tap 0 is the current position;
-    they and all one-dimensional tensors are 'vectors' (not used in matrix products).
-    """
-    d, f, w = config.d_model, config.d_ff, config.conv_width
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (FIRST_MERGE + config.n_merges, d)}
-    for i in range(config.n_layers):
-        p = f"blocks.{i}."
-        norms = ("norm",) if config.shared_norm else ("attn_norm", "mlp_norm")
-        if config.norm == "layer":
-            for n in norms:
-                shapes[p + n + ".gain"] = (d,)
-                shapes[p + n + ".bias"] = (d,)
-        for part, matrices in (
-            ("attn", (("qkv", 3 * d, d), ("out", d, d))),
-            ("mlp", (("up", f, d), ("down", d, f))),
-        ):
-            if w:
-                shapes[p + part + ".conv"] = (w, d)
-            for name, rows, cols in matrices:
-                shapes[f"{p}{part}.{name}"] = (rows, cols)
-                if config.biases:
-                    shapes[f"{p}{part}.{name}_bias"] = (rows,)
-    if config.norm == "layer":
-        shapes["final_norm.gain"] = (d,)
-        shapes["final_norm.bias"] = (d,)
-    # Row 256, which is no symbol's, says how far a match is to be trusted.
-    rows = FIRST_MERGE + config.n_merges if config.match_min or config.n_merges else N_BYTES
-    shapes["head"] = (rows, d)
-    shapes["head_bias"] = (rows,)
-    if config.match_min:
-        shapes["match"] = (N_LENGTHS,)
-    return shapes
-
-
-def is_matrix(name: str) -> bool:
-    """True for tensors that take part in matrix products (or the embedding look-up)."""
-    last = name.rsplit(".", 1)[-1]
-    return last in ("embedding", "qkv", "out", "up", "down", "head")
-
-
-def activation_sites(config: ModelConfig) -> list[str]:
-    """Names of all places where activations are rounded to int8, in stored order."""
-    sites = []
-    for i in range(config.n_layers):
-        for site in ("attn_in", "qk", "v", "attn_out", "mlp_in", "mlp_act"):
-            sites.append(f"blocks.{i}.{site}")
-    return [*sites, "head_in"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdlzip import limits
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
+from mdlzip.networks.registry import site_specs
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.symbols.vocabulary import START_SYMBOL
@@ -171,10 +171,9 @@ def prepare(net: IntegerNetwork) -> Prepared:
     Raises ExportRefused if an exponent, a step or a sum is outside what the predictor can carry.
     """
     c, e = net.config, net.exponents
-    for site, value in e.items():
-        low = limits.MIN_ACTIVATION_EXPONENT if not site.endswith("qk") else -4
-        if not low <= value <= limits.MAX_ACTIVATION_EXPONENT:
-            raise ExportRefused(f"activation exponent {value} at {site} is out of range")
+    for site, spec in site_specs(c).items():
+        if not spec.allows(e[site]):
+            raise ExportRefused(f"activation exponent {e[site]} at {site} is out of range")
     for i in range(c.n_layers):
         p = f"blocks.{i}."
         if ATTENTION_SHIFT + e[p + "v"] - e[p + "attn_out"] > MAX_RIGHT_SHIFT:

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from mdlzip.networks.registry import family_of, tensor_specs
+from mdlzip.networks.spec import TensorSpec
 from mdlzip.quantised.network import IntegerNetwork
 
 _RUN = 4096  # rows chained at once; their distances take 64 MiB
@@ -18,30 +20,37 @@ _SIZES = 2  # magnitudes from here on count as one: what matters most is which c
 
 
 def like_next_to_like(network: IntegerNetwork) -> IntegerNetwork:
-    """The same function with hidden units, and the values of each head, in a chain of neighbours.
+    """The same function with the units of every free axis in a chain of neighbours.
 
-    Every next row of `up` (and of the values in `qkv`) is the one most like the row before among
-    those left; `down` and `out` follow in their columns, biases in their cells.
+    The first band that has the axis as its rows leads (`up`, and the values in `qkv`): every next
+    row is the one most like the row before among those left in its run. What else lies on the axis
+    follows: rows and their biases, columns of matrices.
     """
-    codes = {name: tensor.codes for name, tensor in network.tensors.items()}
     config = network.config
-    for i in range(config.n_layers):
-        attn, mlp = f"blocks.{i}.attn.", f"blocks.{i}.mlp."
-        hidden = chain(codes[mlp + "up"])
-        codes[mlp + "up"] = codes[mlp + "up"][hidden]
-        codes[mlp + "down"] = codes[mlp + "down"][:, hidden]
-        values = _within_heads(codes[attn + "qkv"][2 * config.d_model :], config.n_heads)
-        rows = np.concatenate([np.arange(2 * config.d_model), 2 * config.d_model + values])
-        codes[attn + "qkv"] = codes[attn + "qkv"][rows]
-        codes[attn + "out"] = codes[attn + "out"][:, values]
-        if config.biases:
-            codes[mlp + "up_bias"] = codes[mlp + "up_bias"][hidden]
-            codes[attn + "qkv_bias"] = codes[attn + "qkv_bias"][rows]
-    tensors = {
-        name: replace(tensor, codes=np.ascontiguousarray(codes[name]))
-        for name, tensor in network.tensors.items()
-    }
+    specs = list(tensor_specs(config).values())
+    codes = {name: tensor.codes.copy() for name, tensor in network.tensors.items()}
+    for axis, runs in family_of(config).free_axes(config).items():
+        name, band = next((s.name, b) for s in specs for b in s.bands if b.row_axis == axis)
+        order = _within_runs(codes[name][band.start : band.stop], runs)
+        for spec in specs:
+            if not spec.bias_of:  # those move with their matrices
+                biases = [codes[other.name] for other in specs if other.bias_of == spec.name]
+                _follow(spec, axis, order, codes[spec.name], biases)
+    tensors = {name: replace(t, codes=codes[name]) for name, t in network.tensors.items()}
     return replace(network, tensors=tensors)
+
+
+def _follow(
+    spec: TensorSpec, axis: str, order: np.ndarray, codes: np.ndarray, biases: list[np.ndarray]
+) -> None:
+    """Put what a tensor and its biases have on `axis` into `order` (int64, a permutation)."""
+    for band in spec.bands:
+        rows = slice(band.start, band.stop)
+        if band.row_axis == axis:
+            for array in (codes, *biases):
+                array[rows] = array[rows][order]
+        if band.column_axis == axis and spec.is_matrix:
+            codes[rows] = codes[rows][:, order]
 
 
 def chain(rows: np.ndarray) -> np.ndarray:
@@ -71,8 +80,8 @@ def _chain(rows: np.ndarray) -> np.ndarray:
     return order
 
 
-def _within_heads(values: np.ndarray, n_heads: int) -> np.ndarray:
-    """The order of the rows of `values` (int8, n x m) with every row in its own head."""
-    width = len(values) // n_heads
-    heads = range(0, len(values), width)
-    return np.concatenate([start + chain(values[start : start + width]) for start in heads])
+def _within_runs(rows: np.ndarray, runs: int) -> np.ndarray:
+    """An order of `rows` (int8, n x m) by chains, with every row in its run of n / runs."""
+    length = len(rows) // runs
+    starts = range(0, len(rows), length)
+    return np.concatenate([start + chain(rows[start : start + length]) for start in starts])

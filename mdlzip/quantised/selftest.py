@@ -9,14 +9,9 @@ import numpy as np
 
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.config import ModelConfig
+from mdlzip.networks.registry import activation_sites, tensor_specs
 from mdlzip.quantised.groups import decode_batch, encode_group
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-    activation_sites,
-    is_matrix,
-    tensor_shapes,
-)
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.workers import one_thread_each
 from mdlzip.symbols.layout import Layout
@@ -66,16 +61,14 @@ def _uniform(n: int, seed: int) -> np.ndarray:
 def random_network(config: ModelConfig, seed: int = 1) -> IntegerNetwork:
     """A network of bell-shaped random codes with steps that keep its activations alive."""
     tensors = {}
-    for index, (name, shape) in enumerate(tensor_shapes(config).items()):
-        size = int(np.prod(shape))
+    for index, (name, spec) in enumerate(tensor_specs(config).items()):
+        size = spec.n_cells
         draws = _uniform(3 * size, seed * 1000 + index).reshape(3, size)
         codes = (draws % 15 - 7).sum(axis=0)  # bell-shaped, |code| <= 21
-        codes = codes.reshape(shape).astype(np.int8)
+        codes = codes.reshape(spec.shape).astype(np.int8)
         # Steps of about 0.4 for what is added to the stream, smaller for wide matrices.
-        exponent = 15 + (4 if is_matrix(name) and name not in ("embedding", "head") else 2)
-        if not is_matrix(name):
-            exponent = 15 + 4
-        tensors[name] = QuantTensor(codes, 40000 + 97 * index, exponent + 3)
+        exponent = 20 if spec.is_matrix and spec.by_symbol else 22
+        tensors[name] = QuantTensor(codes, 40000 + 97 * index, exponent)
     exponents = dict.fromkeys(activation_sites(config), 4)
     merges = np.array([(97, 98 + i % 3) for i in range(config.n_merges)], np.uint16).reshape(-1, 2)
     return IntegerNetwork(config, tensors, exponents, Vocabulary(merges=merges))
@@ -128,13 +121,14 @@ def weights_self_test() -> str:
 
     Raises AssertionError if the decoder does not give the weights back.
     """
-    tensors = random_network(CONFIGS[0]).tensors
+    tensors, specs = random_network(CONFIGS[0]).tensors, tensor_specs(CONFIGS[0])
     encoder = WeightEncoder()
     for name, tensor in tensors.items():
-        encoder.encode(name, tensor.codes)
+        encoder.encode(specs[name].bands, tensor.codes)
     stream = encoder.finish()
     decoder = WeightDecoder(stream)
     for name, tensor in tensors.items():
-        same = np.array_equal(decoder.decode(name, tensor.codes.shape), tensor.codes)
+        decoded = decoder.decode(specs[name].bands, specs[name].shape)
+        same = np.array_equal(decoded, tensor.codes)
         assert same, f"the coder of weights does not give {name} back"
     return sha256(stream).hexdigest()

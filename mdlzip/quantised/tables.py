@@ -13,6 +13,7 @@ import numpy as np
 
 _BITS = 192
 _ONE = 1 << _BITS
+_ROTATION_BITS = 14
 
 
 def _round(x: int, bits: int) -> int:
@@ -63,23 +64,60 @@ def exp_table(scale_bits: int, per_nat: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def rotation_table(length: int, width: int) -> np.ndarray:
-    """int32 (length, width / 2, 2): round(2**14 * (cos, sin)) of t / 10000**(2 c / width)."""
+    """int32 (length, width / 2, 2): round(2**14 * (cos, sin)) of t / 10000**(2 c / width).
+
+    Position t = i * stride + j is turned by i * stride and then by j, both exact to 192 bits. Their
+    product in float64 decides the rounding where it is clear, integers where it is not.
+    """
     out = np.empty((length, width // 2, 2), dtype=np.int32)
-    shift = _BITS - 14
+    stride = isqrt(length - 1) + 1
     for c in range(width // 2):
-        exponent = 2 * c * _ln_10000() // width
-        halvings = exponent.bit_length() - _BITS + 1 if exponent >= _ONE else 0
-        angle = _exp_small(-(exponent >> max(halvings, 0)))
-        for _ in range(max(halvings, 0)):
-            angle = _mul(angle, angle)
-        cos1, sin1 = _cos_sin(angle)
-        cos, sin = _ONE, 0
-        for t in range(length):
-            out[t, c] = _round(cos, shift), _round(sin, shift)
-            cos, sin = _mul(cos, cos1) - _mul(sin, sin1), _mul(sin, cos1) + _mul(cos, sin1)
+        fine = _turns(_cos_sin(_rotation_angle(c, width)), stride)
+        coarse = _turns(_turned(fine[-1], fine[1] if stride > 1 else fine[0]), -(-length // stride))
+        out[:, c] = _rounded_products(coarse, fine, _ROTATION_BITS)[:length]
     return out
+
+
+def _rotation_angle(c: int, width: int) -> int:
+    """10000**(-2 c / width), at most 1."""
+    exponent = 2 * c * _ln_10000() // width
+    halvings = exponent.bit_length() - _BITS + 1 if exponent >= _ONE else 0
+    angle = _exp_small(-(exponent >> max(halvings, 0)))
+    for _ in range(max(halvings, 0)):
+        angle = _mul(angle, angle)
+    return angle
+
+
+def _turned(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    """(cos, sin) of the sum of two angles."""
+    return _mul(a[0], b[0]) - _mul(a[1], b[1]), _mul(a[1], b[0]) + _mul(a[0], b[1])
+
+
+def _turns(once: tuple[int, int], n: int) -> list[tuple[int, int]]:
+    """(cos, sin) of 0, 1, .. n - 1 times an angle."""
+    turns = [(_ONE, 0)]
+    while len(turns) < n:
+        turns.append(_turned(turns[-1], once))
+    return turns
+
+
+def _rounded_products(
+    coarse: list[tuple[int, int]], fine: list[tuple[int, int]], bits: int
+) -> np.ndarray:
+    """int32 (len(coarse) * len(fine), 2): (cos, sin) of all sums, unit 2**-bits, half up."""
+    first = np.array(coarse, dtype=object).astype(np.float64) * 2.0**-_BITS
+    second = np.array(fine, dtype=object).astype(np.float64) * 2.0**-_BITS
+    (a, b), (c, d) = first.T[:, :, None], second.T[:, None, :]
+    scaled = np.stack((a * c - b * d, b * c + a * d), axis=-1).reshape(-1, 2) * 2.0**bits + 0.5
+    found = np.floor(scaled)
+    # An error of float64 is below 2**-34 here; closer to a half than that only integers tell.
+    unclear = np.flatnonzero(np.abs(scaled - np.rint(scaled)).min(axis=1) < 2.0**-34)
+    for t in unclear:
+        exact = _turned(coarse[t // len(fine)], fine[t % len(fine)])
+        found[t] = [_round(x, _BITS - bits) for x in exact]
+    return found.astype(np.int32)
 
 
 def _cos_sin(x: int) -> tuple[int, int]:
@@ -95,11 +133,14 @@ def _cos_sin(x: int) -> tuple[int, int]:
     return out[0], out[1]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def position_table(length: int, width: int) -> np.ndarray:
     """Unit 2**-12, int32 (length, width): the positions: sin in even, cos in odd columns."""
-    pairs = rotation_table(length, width)[:, :, ::-1]  # (sin, cos), unit 2**-14
-    return ((pairs.reshape(length, width) + 2) >> 2).astype(np.int32)
+    pairs = rotation_table.__wrapped__(length, width)[:, :, ::-1]  # (sin, cos), unit 2**-14
+    table = pairs.reshape(length, width)
+    table += 2
+    table >>= 2
+    return table
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import LimitExceeded
-from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk, n_cells
+from mdlzip.networks.registry import n_cells
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.prepared import window_of
 from mdlzip.symbols.layout import Layout
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,34 +46,35 @@ class Column:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Values start .. stop - 1."""
         out = np.empty(stop - start, self.dtype)
-        with plain_errors(self._doing):
-            self._read_into(out, start)
+        self._read_into(out, [(0, start, stop - start)])
         return out
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Values at `places`, integers (n,)."""
         out = np.empty(len(places), self.dtype)
-        with plain_errors(self._doing):
-            for i, place in enumerate(places.tolist()):
-                self._read_into(out[i : i + 1], place)
+        self._read_into(out, ((i, place, 1) for i, place in enumerate(places.tolist())))
         return out
 
     def rows(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """Values starts[i] .. stops[i] - 1 in row i, zeros behind; (B, T), T at least 1."""
         counts = (stops - starts).tolist()
-        out = np.zeros((len(counts), max(*counts, 1)), self.dtype)
-        with plain_errors(self._doing):
-            for row, start, n in zip(out, starts.tolist(), counts, strict=True):
-                self._read_into(row[:n], start)
+        width = max(*counts, 1)
+        out = np.zeros((len(counts), width), self.dtype)
+        places = range(0, len(counts) * width, width)
+        self._read_into(out.reshape(-1), zip(places, starts.tolist(), counts, strict=True))
         return out
 
-    def _read_into(self, out: np.ndarray, start: int) -> None:
-        offset, view = start * self.dtype.itemsize, out.view(np.uint8).data
-        while len(view):
-            n = os.preadv(self._file.fileno(), [view], offset)
-            if not n:
-                raise MdlzipError(f"{self._doing}: the file is shorter than what was written")
-            offset, view = offset + n, view[n:]
+    def _read_into(self, out: np.ndarray, pieces: Iterable[tuple[int, int, int]]) -> None:
+        """Fill `out` (n,), a piece each (place in it, first value, number of values)."""
+        size, whole, file = self.dtype.itemsize, out.view(np.uint8).data, self._file.fileno()
+        with plain_errors(self._doing):
+            for place, start, count in pieces:
+                view, offset = whole[place * size : (place + count) * size], start * size
+                while view:
+                    n = os.preadv(file, (view,), offset)
+                    if not n:
+                        raise MdlzipError(f"{self._doing}: the file is shorter than it was")
+                    offset, view = offset + n, view[n:]
 
     def close(self) -> None:
         """Free the disk's space."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
+from mdlzip.process.cores import thread_count
 from mdlzip.symbols.column import Column
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.source import ByteSource
@@ -143,9 +143,9 @@ def prepare(
     """Tokenise all of `source`, whose size is that of `layout`.
 
     folder: where the symbols are kept, in files without names; None: where temporary files are.
-    threads: None for one per core; they change nothing but the time. on_block(done, total): called
-    after each block with bytes; what it raises ends the work. The symbols of a byte outside the
-    vocabulary's alphabet are that byte.
+    threads: None for one per usable core; they change nothing but the time. on_block(done, total):
+    called after each block with bytes; what it raises ends the work. The symbols of a byte outside
+    the vocabulary's alphabet are that byte.
     """
     tokens = Tokens(layout, vocabulary, folder)
     try:
@@ -171,7 +171,7 @@ def _blocks(
         symbols, units = tokenise(vocabulary, data, edges)
         return _Block(data, symbols, edges, units, closes)
 
-    workers = threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    workers = threads or min(thread_count(), _MOST_THREADS)
     done, pending = 0, deque[Future[_Block]]()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mdlzip.config import Preset, load_preset
-from mdlzip.quantised.memory import n_cells
+from mdlzip.networks.registry import n_cells
 
 _LADDER = ("nano", "micro", "mini", "tiny", "small", "base")  # smallest first
 _GPU_LADDER = (*_LADDER, "large", "huge")

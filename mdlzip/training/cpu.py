@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,13 +101,14 @@ def on_every_thread(action: Callable[[], object]) -> None:
 def _load_compiler() -> None:
     """Import torch's compiler, as its optimisers do, without what that leaves behind.
 
-    The import makes a folder in the temporary folder and sets a variable of the environment. It is
-    given a folder that exists, where it writes nothing unless something is compiled.
+    The import makes a folder in the temporary folder, sets a variable of the environment and adds
+    filters of warnings. The folder that it is given exists; nothing is written there.
     """
     if "torch._dynamo" in sys.modules or _COMPILER_FOLDER in os.environ:
         return
     os.environ[_COMPILER_FOLDER] = str(Path(torch.__file__).parent)
     try:
-        importlib.import_module("torch._dynamo")
+        with warnings.catch_warnings():
+            importlib.import_module("torch._dynamo")
     finally:
         os.environ.pop(_COMPILER_FOLDER, None)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mdlzip.config import TrainConfig
+from mdlzip.model.transformer import Transformer
 
 # Quintic that pulls singular values towards 1 fast; need not converge exactly.
 _NS = (3.4445, -4.7750, 2.0315)
@@ -79,16 +80,16 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr * scale)
 
 
-def make_optimisers(model: nn.Module, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """Name -> optimiser: "muon" for matrices and "adam" for the rest, or "adam" alone."""
+def make_optimisers(model: Transformer, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Name -> optimiser, "muon" and "adam" as the specifications say, or "adam" alone."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     parts: dict[nn.Parameter, int] = {}
     for name, p in model.named_parameters():
-        if name.endswith(".qkv"):
-            parts[p] = 3
-        hidden = config.optimiser == "muon" and name.rsplit(".", 1)[-1] in _MUON
-        (matrices if hidden else rest).append(p)
+        spec = model.specs[name]
+        parts[p] = len(spec.bands)
+        by_muon = config.optimiser == "muon" and spec.optimiser == "muon"
+        (matrices if by_muon else rest).append(p)
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
     out: dict[str, torch.optim.Optimizer] = {
         "adam": torch.optim.AdamW(
@@ -98,6 +99,3 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> dict[str, torch.op
     if matrices:
         out["muon"] = Muon(matrices, config.muon_lr, config.momentum, parts)
     return out
-
-
-_MUON = ("qkv", "out", "up", "down")

@@ -52,7 +52,5 @@ def prune(
         return model(symbols[places.to(symbols.device)])
 
     # Absent symbols have dead rows already; the head's output is the function itself.
-    keep = [n for n in params if n not in prunable]
-    random_gradient_prune(
-        model, forward, samples=4, exclude=["embedding", "head", *keep], generator=generator
-    )
+    keep = [n for n in params if n not in prunable or model.specs[n].by_symbol]
+    random_gradient_prune(model, forward, samples=4, exclude=keep, generator=generator)

@@ -17,18 +17,13 @@ from torch import Tensor, nn
 
 from mdlzip import limits
 from mdlzip.model.transformer import Rounding, Transformer
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-    activation_sites,
-    is_matrix,
-    tensor_shapes,
-)
+from mdlzip.networks.registry import site_specs
+from mdlzip.networks.spec import TensorSpec, code_limit
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.symbols.vocabulary import Vocabulary
 
 STREAM_LIMIT = 8192.0  # the predictor clamps at 2**25 in units of 2**-12
 _MAX_STREAM_SHIFT = 8  # beyond, units of 2**-12 are too coarse for the small values
-_TO_STREAM = ("embedding", "out", "down")  # what is added to the residual stream
 _SAMPLES_PER_SITE = 1 << 16
 
 
@@ -37,11 +32,6 @@ def split_step(step: float) -> tuple[int, int]:
     exponent = 15 - math.floor(math.log2(step))
     mantissa = min(round(step * 2.0**exponent), limits.MAX_STEP_MANTISSA)
     return mantissa, exponent
-
-
-def code_limit(name: str, ndim: int) -> int:
-    """Largest |code| of the tensor."""
-    return limits.MAX_MATRIX_CODE if ndim == 2 else limits.MAX_VECTOR_CODE
 
 
 class _RoundWeight(torch.autograd.Function):
@@ -89,26 +79,31 @@ def round_codes(w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
 class QatRounding(Rounding):
     """Rounds weights and activations as the exported network will.
 
-    stream_shift: the exported network's residual stream is 2**-stream_shift times this one's, see
-    `choose_stream_shift`.
+    specs: of the tensors, by name. stream_shift: the exported network's residual stream is
+    2**-stream_shift times this one's, see `choose_stream_shift`.
     """
 
     def __init__(
         self,
+        specs: Mapping[str, TensorSpec],
         steps: Mapping[str, tuple[int, int]],
         exponents: Mapping[str, int],
         deadzone: float,
         stream_shift: int = 0,
     ) -> None:
-        self.steps, self.exponents, self.deadzone = dict(steps), dict(exponents), deadzone
-        self.stream_shift = stream_shift
+        self.steps, self.exponents = dict(steps), dict(exponents)
+        self.deadzone, self.stream_shift = deadzone, stream_shift
+        self._specs = specs
 
     def weight(self, name: str, w: Tensor) -> Tensor:
         """w rounded to its codes times its step."""
         mantissa, exponent = self.steps[name]
-        zone = self.deadzone if is_matrix(name) else 0.0
         step = mantissa * 2.0**-exponent
-        return _RoundWeight.apply(w, step, code_limit(name, w.ndim), zone)
+        return _RoundWeight.apply(w, step, code_limit(w.shape), self.zone(name))
+
+    def zone(self, name: str) -> float:
+        """The deadzone of a tensor: only matrices have one."""
+        return self.deadzone if self._specs[name].is_matrix else 0.0
 
     def activation(self, site: str, x: Tensor) -> Tensor:
         """x rounded to int8 codes times 2**-exponent."""
@@ -149,11 +144,10 @@ class _Watch(Rounding):
 def calibrate(model: Transformer, batches: list[Tensor]) -> dict[str, int]:
     """Activation site -> the exponent whose rounding and clipping lose the least (mean square)."""
     watch, out = _watched(model, batches), {}
-    for site in activation_sites(model.config):
+    for site, spec in site_specs(model.config).items():
         x = torch.cat(watch.seen[site])
-        low = -4 if site.endswith("qk") else limits.MIN_ACTIVATION_EXPONENT
         errors = {}
-        for e in range(low, limits.MAX_ACTIVATION_EXPONENT + 1):
+        for e in range(spec.least, spec.greatest + 1):
             rounded = (x * 2.0**e).round_().clamp_(max=127) * 2.0**-e
             errors[e] = float((rounded - x).square().mean())
         out[site] = min(errors, key=lambda e: errors[e])
@@ -188,18 +182,16 @@ def choose_stream_shift(model: Transformer, batches: list[Tensor]) -> int:
 
 @torch.no_grad()
 def measure_curvature(
-    params: Mapping[str, nn.Parameter], loss: Callable[[], float], seed: int = 0
+    matrices: Mapping[str, nn.Parameter], loss: Callable[[], float], seed: int = 0
 ) -> dict[str, float]:
-    """Matrix name -> h: noise of variance v in every weight costs h v / 2 nats a weight and byte.
+    """Name -> h: noise of variance v in every weight costs h v / 2 nats a weight and byte.
 
     loss: mean nats per byte on a fixed sample. Measured by shaking the non-zero weights of one
     tensor at a time, half a root mean square from end to end, to either side: so the slope cancels.
     """
     generator = torch.Generator().manual_seed(seed)
     before, out = loss(), {}
-    for name, p in params.items():
-        if not is_matrix(name):
-            continue
+    for name, p in matrices.items():
         kept, alive = p.detach().clone(), (p != 0)
         n = max(int(alive.sum()), 1)
         width = 0.5 * max(_rms_of_nonzero(p), 1e-12)
@@ -253,7 +245,7 @@ def halve_unbearable(
         p, n = params[name], max(int(torch.count_nonzero(params[name])), 1)
         kept, least = p.detach().clone(), 0.05 * _rms_of_nonzero(params[name])
         while step >= 2 * least:  # false for weights that are no numbers, too
-            p.copy_(round_codes(kept, step, code_limit(name, p.ndim), 0.0) * step)
+            p.copy_(round_codes(kept, step, code_limit(p.shape), 0.0) * step)
             if n_bytes * (loss() - before) <= coarseness**2 * n:
                 break
             step /= 2
@@ -269,7 +261,9 @@ def _rms_of_nonzero(p: Tensor) -> float:
 
 @torch.no_grad()
 def choose_steps(
-    params: Mapping[str, nn.Parameter], wanted: float | Mapping[str, float]
+    params: Mapping[str, nn.Parameter],
+    specs: Mapping[str, TensorSpec],
+    wanted: float | Mapping[str, float],
 ) -> dict[str, tuple[int, int]]:
     """Tensor name -> (mantissa, exponent) of its step.
 
@@ -279,9 +273,8 @@ def choose_steps(
     """
     steps = {}
     for name, p in params.items():
-        limit = code_limit(name, p.ndim)
-        top = float(p.abs().max()) / limit
-        if is_matrix(name):
+        top = float(p.abs().max()) / code_limit(p.shape)
+        if specs[name].is_matrix:
             step = wanted * _rms_of_nonzero(p) if isinstance(wanted, float) else wanted[name]
             # An outlier may be clipped to half its size, a whole tensor must not be coarser for it.
             step = max(step, top / 2)
@@ -301,13 +294,12 @@ def export(
     """
     tensors = {}
     params = dict(model.named_parameters())
-    for name in tensor_shapes(model.config):
+    for name, spec in model.specs.items():
         w = params[name].detach().float().cpu()
         mantissa, exponent = rounding.steps[name]
-        zone = rounding.deadzone if is_matrix(name) else 0.0
         step = mantissa * 2.0**-exponent
-        codes = round_codes(w, step, code_limit(name, w.ndim), zone)
-        if name.rsplit(".", 1)[-1] in _TO_STREAM:
+        codes = round_codes(w, step, spec.limit, rounding.zone(name))
+        if spec.adds_to_stream:
             exponent += rounding.stream_shift
         tensors[name] = QuantTensor(codes.numpy().astype(np.int8), mantissa, exponent)
     vocabulary = Vocabulary() if vocabulary is None else vocabulary

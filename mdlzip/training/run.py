@@ -15,6 +15,7 @@ from mdlzip.symbols.tokens import Tokens
 from mdlzip.training.checkpoint import Checkpoint
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.planner import make_plan
+from mdlzip.training.threads import choosing_threads
 from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
@@ -69,6 +70,8 @@ def train(
                 step_s=plan.step_s,
                 coding_s=plan.coding_s,
             )
+            if plan.steps is None and plan.device == "cpu":
+                on_progress = choosing_threads(on_progress)
             return trainer.run(on_progress, should_stop, began, check_source)
         finally:
             trainer.metrics.close()

@@ -58,8 +58,9 @@ def time_coding(
         return 10.0 + layout.total_bytes / 2e6
     params = dict(model.named_parameters())
     x = batches.gather(batches.sample(2)).symbols
-    steps = choose_steps(params, 0.5)
-    network = export(model, QatRounding(steps, calibrate(model, [x]), 0.0), batches.vocabulary)
+    steps = choose_steps(params, model.specs, 0.5)
+    rounding = QatRounding(model.specs, steps, calibrate(model, [x]), 0.0)
+    network = export(model, rounding, batches.vocabulary)
     predictor = Predictor(network, layout.chunk_size)
     rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
     before = torch.get_num_threads()

@@ -86,10 +86,10 @@ class Trainer:
         self.model = Transformer(plan.preset.model, tokens.layout.chunk_size).to(self.device)
         self.model.restrict(torch.from_numpy(self.vocabulary.symbols).long())
         self.model.initialise(options.seed)
-        self.params = dict(self.model.named_parameters())
+        self.params, self.specs = dict(self.model.named_parameters()), self.model.specs
         self.optimisers = make_optimisers(self.model, self.config)
         self.method = make_penalty(self.config)
-        self.method.attach({n: p for n, p in self.params.items() if _prunable(n)})
+        self.method.attach({n: p for n, p in self.params.items() if self.specs[n].prunable})
         self.masks: Masks = self._absent_symbols()
         dead = sum(int((~mask).sum()) for mask in self.masks.values())
         alive = sum(p.numel() for p in self.params.values()) - dead
@@ -134,8 +134,11 @@ class Trainer:
         rows = torch.from_numpy(self.vocabulary.ranks >= 0)
         rows[START_SYMBOL] = True  # before a chunk in the embedding, trust in a match in the head
         out = {}
-        for name, keep in (("embedding", rows), ("head", rows[: len(self.params["head"])])):
-            out[name] = keep[:, None].expand(self.params[name].shape).clone().to(self.device)
+        for name, spec in self.specs.items():
+            if not (spec.is_matrix and spec.by_symbol):
+                continue
+            keep = rows[: spec.shape[0], None]
+            out[name] = keep.expand(spec.shape).clone().to(self.device)
             self.params[name].data.masked_fill_(~out[name], 0.0)
         return out
 
@@ -240,8 +243,9 @@ class Trainer:
                 group["lr"] = rates[name]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        lr = {n: rates["muon" if _is_muon(n, c.optimiser) else "adam"] for n in self.method.names}
-        if c.optimiser == "muon" and alpha:
+        both = c.optimiser == "muon"
+        lr = {n: rates[self.specs[n].optimiser if both else "adam"] for n in self.method.names}
+        if both and alpha:
             self.method.shrink(alpha, lr)
         if alpha and not self.progress.pruned:
             self.method.advance(alpha, lr)
@@ -303,7 +307,7 @@ class Trainer:
 
     def _start_quantising(self) -> None:
         sample = [batch.symbols for batch in self._sample(16)]
-        self.steps = choose_steps(self.params, self._wanted_steps())
+        self.steps = choose_steps(self.params, self.specs, self._wanted_steps())
         self.exponents = calibrate(self.model, sample)
         self.stream_shift = choose_stream_shift(self.model, sample)
         self._use_rounding()
@@ -322,7 +326,8 @@ class Trainer:
         def loss() -> float:
             return figures.float_nats(self.model, self.batches, sample)
 
-        curvature = measure_curvature(self.params, loss)
+        matrices = {n: p for n, p in self.params.items() if self.specs[n].is_matrix}
+        curvature = measure_curvature(matrices, loss)
         wanted = price_steps(self.params, curvature, self.total_bytes, c.coarseness)
         wanted = halve_unbearable(self.params, wanted, loss, self.total_bytes, c.coarseness)
         self.metrics.write("steps", **wanted)
@@ -330,7 +335,7 @@ class Trainer:
 
     def _use_rounding(self) -> None:
         self.model.rounding = QatRounding(
-            self.steps, self.exponents, self.config.deadzone, self.stream_shift
+            self.specs, self.steps, self.exponents, self.config.deadzone, self.stream_shift
         )
 
     def _refit_vectors(self) -> None:
@@ -339,8 +344,8 @@ class Trainer:
         Left as they were when quantising began, they would cut off what grows, and gradients go
         straight through: it would grow on unseen.
         """
-        vectors = {n: p for n, p in self.params.items() if not _prunable(n)}
-        self.steps |= choose_steps(vectors, 1.0)
+        vectors = {n: p for n, p in self.params.items() if not self.specs[n].is_matrix}
+        self.steps |= choose_steps(vectors, self.specs, 1.0)
         self._use_rounding()
 
     def _finish(self, on_progress: Progress) -> TrainResult:
@@ -408,12 +413,3 @@ class Trainer:
         self.stream_shift = table.get("stream_shift", 0)
         if self.progress.quantising:
             self._use_rounding()
-
-
-def _prunable(name: str) -> bool:
-    """Matrices are regularised and pruned; biases, gains and convolutions are few and stay."""
-    return name.rsplit(".", 1)[-1] in ("embedding", "qkv", "out", "up", "down", "head")
-
-
-def _is_muon(name: str, optimiser: str) -> bool:
-    return optimiser == "muon" and name.rsplit(".", 1)[-1] in ("qkv", "out", "up", "down")

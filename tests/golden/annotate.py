@@ -30,7 +30,7 @@ def annotated(data: bytes) -> Iterator[Line]:
     yield field(6, f"size {number(fields.at, 6)}")
     yield field(4, "CRC-32 of bytes 0 to 21")
     yield from section(fields, 2)
-    config = read_config(Fields(data[fields.at : fields.at + 23], "configuration"))
+    config = read_config(Fields(data[fields.at : fields.at + 24], "configuration"))
     for name, n, *_ in CONFIGURATION:
         yield field(n, f"{PAGE_NAMES.get(name, name)} {number(fields.at, n)}")
     yield from section(fields, 3)

@@ -30,13 +30,8 @@ from mdlzip.archive.header import Header, Method  # noqa: E402
 from mdlzip.archive.writer import write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.config import ModelConfig  # noqa: E402
-from mdlzip.quantised.network import (  # noqa: E402
-    IntegerNetwork,
-    QuantTensor,
-    activation_sites,
-    is_matrix,
-    tensor_shapes,
-)
+from mdlzip.networks.registry import activation_sites, tensor_shapes, tensor_specs  # noqa: E402
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
 from mdlzip.symbols.learn import learn_merges  # noqa: E402
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of  # noqa: E402
@@ -106,16 +101,18 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
     vocabulary = letters_of(data)
     network = random_network(config)
     tensors = dict(network.tensors)
-    for name, tensor in tensors.items():
+    for name, spec in tensor_specs(config).items():
+        tensor = tensors[name]
         codes, exponent = tensor.codes.copy(), tensor.exponent
-        if name in ("embedding", "head", "head_bias"):
+        if spec.by_symbol:
             unused = np.ones(len(codes), bool)
             unused[[row for row in [*vocabulary.symbols, 256] if row < len(codes)]] = False
             codes[unused] = 0
-        elif is_matrix(name):
+        elif spec.is_matrix:
             exponent -= 3
         tensors[name] = replace(tensor, codes=codes, exponent=exponent)
-    return replace(network, tensors=tensors, vocabulary=vocabulary)
+    exponents = {s: 7 if s.endswith("mlp_act") else e for s, e in network.exponents.items()}
+    return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
 
 
 def seeded_cases() -> dict[str, Case]:

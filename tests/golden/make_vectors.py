@@ -40,8 +40,8 @@ def tables() -> dict[str, np.ndarray]:
         "EXP(10, 128)": predictor.exp_table(10, 128)[:-1],
         "ROT(8), t < 16": first_rows(predictor.rotations(8), 16),
         "ROT(64), t < 512": first_rows(predictor.rotations(64), 512),
-        "POS(8), t < 16": first_rows(predictor.positions(8), 16),
-        "POS(64), t < 512": first_rows(predictor.positions(64), 512),
+        "POS(8), t < 16": positions(8, 16),
+        "POS(64), t < 512": positions(64, 512),
         "GELU": predictor.GELU,
         "RSQ, i >= 64": predictor.RSQ[64:],
         "squash, x >= -12288": np.array(weights.SQUASH),
@@ -54,6 +54,12 @@ def tables() -> dict[str, np.ndarray]:
 def first_rows(table: Iterator[np.ndarray], n: int) -> np.ndarray:
     """The first n rows of a table, one after the other."""
     return np.concatenate([row.ravel() for row in islice(table, n)])
+
+
+def positions(d: int, n: int) -> np.ndarray:
+    """The first n rows of POS(D)."""
+    rows = first_rows(predictor.rotations(d), n).reshape(-1, 2)
+    return (rows[:, ::-1].ravel() + 2) >> 2
 
 
 class TracingPredictor(predictor.Predictor):

@@ -6,24 +6,38 @@ anything is allocated by what they declare.
 
 from __future__ import annotations
 
+import lzma
 import struct
 import time
 import tracemalloc
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
+import numpy as np
 import pytest
+import zstandard
 
 import mdlzip
+from mdlzip.archive.blocks import table_bytes
 from mdlzip.archive.config_section import pack_config
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.sections import FRAMED, framed_header
 from mdlzip.archive.weights import pack_weights
 from mdlzip.errors import CorruptArchive, LimitExceeded, MdlzipError, UnsupportedVersion
+from mdlzip.quantised.groups import encode_group
+from mdlzip.quantised.predictor import Predictor
 from mdlzip.symbols.layout import Layout
-from tests.archive_tools import TINY, decode, fixed_header, general_archive, random_network, section
+from mdlzip.symbols.tokenise import cut_group
+from tests.archive_tools import (
+    TINY,
+    decode,
+    fixed_header,
+    footer,
+    general_archive,
+    random_network,
+    section,
+)
 
 NAME, CONFIG, WEIGHTS, GROUPS, INDEX, PAYLOAD = 1, 2, 3, 4, 5, 6
 DIGEST = bytes(32)
@@ -36,7 +50,6 @@ class Case:
     data: bytes
     message: str
     error: type[MdlzipError] = CorruptArchive
-    predicts: bool = False  # refused only after the predictor has run
 
 
 def stored(**fields: int | bytes) -> bytes:
@@ -46,20 +59,21 @@ def stored(**fields: int | bytes) -> bytes:
 def config(**fields: int) -> bytes:
     """A configuration payload with single fields overwritten by raw values."""
     places = {
-        "d_model": (0, "H"),
-        "n_layers": (2, "B"),
-        "n_heads": (3, "H"),
-        "d_ff": (5, "H"),
-        "window": (7, "H"),
-        "conv_width": (9, "B"),
-        "match_min": (10, "B"),
-        "n_merges": (11, "H"),
-        "norm": (13, "B"),
-        "activation": (14, "B"),
-        "positions": (15, "B"),
-        "flags": (16, "B"),
-        "chunk_size": (17, "H"),
-        "group_chunks": (19, "I"),
+        "family": (0, "B"),
+        "d_model": (1, "H"),
+        "n_layers": (3, "B"),
+        "n_heads": (4, "H"),
+        "d_ff": (6, "H"),
+        "window": (8, "H"),
+        "conv_width": (10, "B"),
+        "match_min": (11, "B"),
+        "n_merges": (12, "H"),
+        "norm": (14, "B"),
+        "activation": (15, "B"),
+        "positions": (16, "B"),
+        "flags": (17, "B"),
+        "chunk_size": (18, "H"),
+        "group_chunks": (20, "I"),
     }
     raw = bytearray(pack_config(TINY, Layout(0, 256, 1)))
     for name, value in fields.items():
@@ -87,17 +101,11 @@ def frame(coded: bytes, *, length: bytes | None = None, crc: int | None = None) 
 
 
 GOOD_WEIGHTS = section(WEIGHTS, pack_weights(random_network()).data)
-CODED = b"\x01\x02"
-
-
-LETTER = bytes.fromhex("6146a9")  # one byte, "a", coded with GOOD_WEIGHTS
-
-
-def one_letter(coded: bytes, plain: bytes = b"a") -> bytes:
-    """A complete archive of one group that must decode to `plain`."""
-    index = put_varint(len(coded)) + struct.pack("<I", crc32(plain))
-    data = whole(frames=frame(coded), index=section(INDEX, index), size=1)
-    return data[: -len(DIGEST)] + sha256(plain).digest()
+PLAIN = bytes(range(256))
+CODED = encode_group(
+    Predictor(random_network(), 256),
+    *cut_group(random_network().vocabulary, np.frombuffer(PLAIN, np.uint8), 256),
+)
 
 
 def alphabet(*values: int) -> bytes:
@@ -127,13 +135,28 @@ def whole(
     return body + struct.pack("<Q", len(before) + offset_by) + DIGEST
 
 
-def zstd_frame(window_descriptor: int) -> bytes:
-    """An empty frame without magic that asks for a window of 2^(10 + descriptor / 8) bytes."""
-    return bytes([0x00, window_descriptor]) + b"\x01\x00\x00"
+def raw_block(data: bytes, *, last: bool = True, kind: int = 0, length: int | None = None) -> bytes:
+    """A zstd block: type 0 holds its bytes as they are, 1 one byte to be repeated."""
+    n = len(data) if length is None else length
+    return (last | kind << 1 | n << 3).to_bytes(3, "little") + data
+
+
+def index_of(length: int) -> bytes:
+    """An index section of one group of that coded length."""
+    return section(INDEX, put_varint(length) + struct.pack("<I", crc32(PLAIN)))
+
+
+def zstd_frame(window: int = 0, blocks: bytes = raw_block(b""), descriptor: int = 0) -> bytes:
+    """A frame without magic that asks for a window of 2^(10 + window / 8) bytes."""
+    return bytes([descriptor, window]) + blocks
+
+
+X = raw_block(b"x")
 
 
 def payload_archive(method: int, payload: bytes, size: int = 1000) -> bytes:
-    return fixed_header(method=method, size=size) + section(PAYLOAD, payload) + DIGEST
+    tail = footer(b"x") if size == 1 else bytes(table_bytes(size) + 32)
+    return fixed_header(method=method, size=size) + section(PAYLOAD, payload) + tail
 
 
 HEADER_CASES = [
@@ -148,10 +171,13 @@ HEADER_CASES = [
     Case("reserved method bit", stored(method=8), "reserved bits"),
     Case("set-uid mode", stored(mode=0o4755), "beyond rwxrwxrwx"),
     Case("mode of a folder", stored(mode=0o40755), "beyond rwxrwxrwx"),
-    Case("stored size 2^31", stored(size=1 << 31), "asks for exactly"),
-    Case("stored size 2^40", stored(size=1 << 40), "asks for exactly"),
-    Case("stored size 2^48 - 1", stored(size=(1 << 48) - 1), "asks for exactly"),
-    Case("stored bytes behind the end", stored() + b"x", "asks for exactly"),
+    Case("stored size 2^31", stored(size=1 << 31), "asks for at least"),
+    Case("stored size 2^40", stored(size=1 << 40), "asks for at least"),
+    Case("stored size 2^48 - 1", stored(size=(1 << 48) - 1), "asks for at least"),
+    Case("stored bytes behind the end", stored() + b"x", "1 bytes follow the archive"),
+    Case("nothing, kept as zstd", fixed_header(method=1, size=0), "must be stored"),
+    Case("nothing, kept as xz", payload_archive(2, b"\x0c\0", size=0), "must be stored"),
+    Case("nothing, kept as learned", fixed_header(method=3, size=0), "must be stored"),
 ]
 
 SECTION_CASES = [
@@ -198,9 +224,7 @@ SECTION_CASES = [
     Case("name with an escape", fixed_header(method=3) + section(NAME, b"\x1b[2J"), "not a plain"),
     Case("name that is not UTF-8", fixed_header(method=3) + section(NAME, b"\xff"), "not UTF-8"),
     Case("weights of 2^40 bytes", learned(section(WEIGHTS, b"", length=1 << 40)), "more than the"),
-    Case(
-        "weights longer than the file", learned(section(WEIGHTS, b"", length=9999)), "ends within"
-    ),
+    Case("weights longer than the file", learned(section(WEIGHTS, b"", length=9999)), "asks for"),
     Case("framed weights", learned(section(WEIGHTS, b"", length=FRAMED)), "more than the"),
     Case("empty weights", whole(weights=section(WEIGHTS, b"")), "weights"),
     Case("alphabet of nothing", whole(weights=alphabet()), "alphabet has 0 byte values"),
@@ -212,41 +236,56 @@ SECTION_CASES = [
     ),
 ]
 
-CONFIG_CASES = [
-    Case(f"{name} = {value}", learned(config_payload=config(**{name: value})), message)
-    for name, value, message in [
-        ("d_model", 0, "d_model"),
-        ("d_model", 7, "d_model"),
-        ("d_model", 17, "even number"),
-        ("d_model", 65535, "d_model"),
-        ("n_layers", 0, "n_layers"),
-        ("n_layers", 255, "n_layers"),
-        ("n_heads", 0, "n_heads is 0"),
-        ("n_heads", 3, "n_heads"),
-        ("n_heads", 65535, "n_heads"),
-        ("d_ff", 0, "d_ff"),
-        ("d_ff", 65535, "d_ff"),
-        ("window", 65535, "window"),
-        ("conv_width", 255, "conv_width"),
-        ("match_min", 1, "match_min"),
-        ("match_min", 255, "match_min"),
-        ("n_merges", 2049, "n_merges"),
-        ("norm", 2, "norm is 2"),
-        ("activation", 255, "activation is 255"),
-        ("positions", 9, "positions is 9"),
-        ("flags", 4, "reserved bits"),
-        ("flags", 2, "shared_norm"),
-        ("chunk_size", 0, "chunk_size is 0"),
-        ("chunk_size", 15, "chunk_size is 15"),
-        ("chunk_size", 65535, "chunk_size is 65535"),
-        ("group_chunks", 0, "group_chunks is 0"),
-        ("group_chunks", (1 << 16) + 1, "group_chunks is 65537"),
-        ("group_chunks", (1 << 32) - 1, "group_chunks is"),
+CONFIG_CASES = (
+    [
+        Case(f"{name} = {value}", learned(config_payload=config(**{name: value})), message)
+        for name, value, message in [
+            ("d_model", 0, "d_model"),
+            ("d_model", 7, "d_model"),
+            ("d_model", 17, "even number"),
+            ("d_model", 65535, "d_model"),
+            ("n_layers", 0, "n_layers"),
+            ("n_layers", 255, "n_layers"),
+            ("n_heads", 0, "n_heads = 0 is outside"),
+            ("n_heads", 3, "n_heads"),
+            ("n_heads", 65535, "n_heads"),
+            ("d_ff", 0, "d_ff"),
+            ("d_ff", 65535, "d_ff"),
+            ("window", 65535, "window"),
+            ("conv_width", 255, "conv_width"),
+            ("match_min", 1, "match_min"),
+            ("match_min", 255, "match_min"),
+            ("n_merges", 2049, "n_merges"),
+            ("norm", 2, "norm is 2"),
+            ("activation", 255, "activation is 255"),
+            ("positions", 9, "positions is 9"),
+            ("flags", 4, "reserved bits"),
+            ("flags", 2, "shared_norm"),
+            ("chunk_size", 0, "chunk_size is 0"),
+            ("chunk_size", 15, "chunk_size is 15"),
+            ("chunk_size", 65535, "chunk_size is 65535"),
+            ("group_chunks", 0, "group_chunks is 0"),
+            ("group_chunks", (1 << 16) + 1, "group_chunks is 65537"),
+            ("group_chunks", (1 << 32) - 1, "group_chunks is"),
+        ]
     ]
-] + [
-    Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
-    Case("long configuration", learned(config_payload=config() + b"\0"), "more than the 23"),
-]
+    + [
+        Case("short configuration", learned(config_payload=config()[:-1]), "needs 4 bytes, 3 left"),
+        Case("long configuration", learned(config_payload=config() + b"\0"), "1 unread bytes"),
+        Case("huge configuration", learned(config_payload=bytes(257)), "more than the 256"),
+        Case("empty configuration", learned(config_payload=b""), "network family needs 1 bytes"),
+    ]
+    + [
+        Case(
+            f"network family {byte}, {len(rest)} bytes",
+            learned(config_payload=bytes([byte]) + rest),
+            f"network family {byte} is not known.*knows 0 \\(transformer\\)",
+            error=UnsupportedVersion,
+        )
+        for byte in (1, 127, 255)
+        for rest in (b"", config()[1:], bytes(255))
+    ]
+)
 
 GROUP_CASES = [
     Case("groups section with a length", whole(groups=section(GROUPS, b"")), "2\\^48 - 1"),
@@ -259,6 +298,26 @@ GROUP_CASES = [
     Case("frame checksum", whole(frames=frame(CODED, crc=1)), "group 0: checksum mismatch"),
     Case("too many groups for the file", whole(size=1 << 40), "asks for at least"),
     Case("2^31 groups", whole(size=1 << 39), "asks for at least"),
+    Case(
+        "a word behind a group",
+        whole(frames=frame(CODED + b"\1\2\3\4"), index=index_of(len(CODED) + 4)),
+        "data follow its last symbol",
+    ),
+    Case(
+        "a kilobyte behind a group",
+        whole(frames=frame(CODED + b"g" * 1000), index=index_of(len(CODED) + 1000)),
+        "more than|data follow its last symbol",
+    ),
+    Case(
+        "a zero byte behind a group",
+        whole(frames=frame(CODED + b"\0"), index=index_of(len(CODED) + 1)),
+        "ends in a zero byte",
+    ),
+    Case(
+        "zero words behind a group",
+        whole(frames=frame(CODED + bytes(8)), index=index_of(len(CODED) + 8)),
+        "ends in a zero byte",
+    ),
     Case("a second frame", whole(frames=2 * frame(CODED)), "section"),
     Case("no frame", whole(frames=b""), "group 0|frame"),
     Case(
@@ -272,39 +331,103 @@ GROUP_CASES = [
     Case("index offset off by one", whole(offset_by=1), "index offset"),
     Case("index offset backwards", whole(offset_by=-60), "index offset"),
     Case("index offset 2^63", whole(offset_by=1 << 63), "index offset"),
-]
-
-PREDICTOR_CASES = [
-    Case(rule, one_letter(coded, plain), message, predicts=True)
-    for rule, coded, plain, message in [
-        ("group that decodes to other bytes", LETTER, b"b", "decodes to other bytes"),
-        ("coded bytes behind the last symbol", LETTER + bytes(8) + b"x", b"a", "end together"),
-        ("coded bytes of no encoder", b"\x61\x46\xaa", b"a", "end together"),
-        ("coded bytes with a zero at the end", LETTER + b"\0", b"a", "ends in a zero byte"),
-        ("coded bytes of no symbol", b"\xff" * 8, b"a", "coded group"),
-    ]
+    Case("group that decodes to other bytes", whole(), "decodes to other bytes"),
 ]
 
 PAYLOAD_CASES = [
-    Case("zstd of nothing", payload_archive(1, b"", size=9), "payload section"),
-    Case("zstd of noise", payload_archive(1, b"\xff" * 50), "payload section"),
-    Case("zstd window of 2^38 bytes", payload_archive(1, zstd_frame(0xE0)), "too much memory"),
+    Case("zstd of nothing", payload_archive(1, b"", size=9), "ends within the zstd frame header"),
+    Case("zstd of noise", payload_archive(1, b"\xff" * 50), "descriptor 0xff"),
+    Case("zstd window of 2^38 bytes", payload_archive(1, zstd_frame(0xE0)), "not allowed"),
     Case("zstd window of 2^28 bytes", payload_archive(1, zstd_frame(18 << 3)), "not allowed"),
-    Case("zstd that is empty", payload_archive(1, zstd_frame(0)), "holds 0 bytes, 1000"),
-    Case("zstd of 1 TiB in a few bytes", payload_archive(1, b"abc", size=1 << 40), "cannot hold"),
-    Case("xz of 1 TiB in a few bytes", payload_archive(2, b"abc", size=1 << 40), "cannot hold"),
-    Case("xz of nothing", payload_archive(2, b"", size=9), "dictionary"),
+    Case(
+        "zstd window larger than the original",
+        payload_archive(1, zstd_frame(1, X), size=1),
+        "window of 1152 bytes is not allowed",
+    ),
+    Case("zstd that is empty", payload_archive(1, zstd_frame()), "holds 0 bytes, 1000"),
+    Case(
+        "zstd with a content size",
+        payload_archive(1, b"\x20\x01" + X, size=1),
+        "descriptor 0x20",
+    ),
+    Case(
+        "zstd with a checksum", payload_archive(1, zstd_frame(0, X, 4) + bytes(4), size=1), "0x04"
+    ),
+    Case(
+        "zstd with a dictionary",
+        payload_archive(1, b"\x01\0\x07" + X, size=1),
+        "descriptor 0x01",
+    ),
+    Case("zstd with a reserved bit", payload_archive(1, zstd_frame(0, X, 8), size=1), "0x08"),
+    Case("zstd with an unused bit", payload_archive(1, zstd_frame(0, X, 16), size=1), "0x10"),
+    Case("zstd, two frames", payload_archive(1, zstd_frame(0, X) * 2, size=2), "holds 1 bytes"),
+    Case(
+        "zstd, an empty frame behind",
+        payload_archive(1, zstd_frame(0, X) + zstd_frame(), size=1),
+        "5 bytes follow the compressed stream",
+    ),
+    Case(
+        "zstd, a frame with a window of 2^31 behind",
+        payload_archive(1, zstd_frame(0, X) + zstd_frame(21 << 3), size=1),
+        "5 bytes follow",
+    ),
+    Case(
+        "zstd, a skippable frame behind",
+        payload_archive(1, zstd_frame(0, X) + b"\x50\x2a\x4d\x18\1\0\0\0y", size=1),
+        "9 bytes follow",
+    ),
+    Case("zstd, garbage behind", payload_archive(1, zstd_frame(0, X) + b"y", size=1), "1 bytes"),
+    Case(
+        "zstd without its last block",
+        payload_archive(1, zstd_frame(0, raw_block(b"x", last=False)), size=1),
+        "ends within a zstd block header",
+    ),
+    Case(
+        "zstd cut within a block",
+        payload_archive(1, zstd_frame(0, raw_block(b"x", length=9)), size=9),
+        "ends within a zstd block",
+    ),
+    Case(
+        "zstd block of the reserved type",
+        payload_archive(1, zstd_frame(0, raw_block(b"x", kind=3)), size=1),
+        "block of type 3",
+    ),
+    Case(
+        "zstd block larger than the window",
+        payload_archive(1, zstd_frame(0, raw_block(b"x", kind=1, length=1025)), size=1025),
+        "block of type 1, 1025 bytes",
+    ),
+    Case(
+        "zstd block longer than the original",
+        payload_archive(1, zstd_frame(0, raw_block(b"x", kind=1, length=1024)), size=1),
+        "more than the 1 bytes declared",
+    ),
+    Case("zstd of 1 TiB in a few bytes", payload_archive(1, b"abc", size=1 << 24), "cannot hold"),
+    Case("xz of 1 TiB in a few bytes", payload_archive(2, b"abc", size=1 << 24), "cannot hold"),
+    Case("xz of nothing", payload_archive(2, b"", size=9), "dictionary's exponent"),
     Case("xz dictionary 2^27", payload_archive(2, b"\x1b\0"), "dictionary of 2\\^27"),
     Case("xz dictionary 2^255", payload_archive(2, b"\xff\0"), "dictionary of 2\\^255"),
     Case("xz dictionary 2^11", payload_archive(2, b"\x0b\0"), "dictionary of 2\\^11"),
+    Case(
+        "xz dictionary larger than the original",
+        payload_archive(2, b"\x0d\x01\0\0x\0", size=1),
+        "dictionary of 2\\^13",
+    ),
     Case("xz of noise", payload_archive(2, b"\x0c" + b"\xff" * 50), "payload section"),
     Case("xz without end", payload_archive(2, b"\x0c\x01\0\0x"), "no end"),
     Case("xz that is empty", payload_archive(2, b"\x0c\0"), "holds 0 bytes, 1000"),
     Case("xz with bytes behind", payload_archive(2, b"\x0c\x01\0\0x\0yy", size=1), "follow"),
+    Case("xz, two streams", payload_archive(2, b"\x0c\x01\0\0x\0\x01\0\0x\0", size=1), "follow"),
+    Case("xz, a second end", payload_archive(2, b"\x0c\x01\0\0x\0\0", size=1), "follow"),
     Case(
         "payload checksum",
-        payload_archive(2, b"\x0c\x01\0\0x\0", size=1)[:-34] + b"y\0" + DIGEST,
-        "payload section: checksum mismatch",
+        payload_archive(2, b"\x0c\x01\0\0x\0", size=1)[:-38] + b"y\0" + footer(b"x"),
+        "payload section: checksum mismatch|block of the original",
+    ),
+    Case(
+        "block checksum",
+        payload_archive(2, b"\x0c\x01\0\0x\0", size=1)[:-36] + footer(b"y"),
+        "block of the original that begins at byte 0",
     ),
     Case("payload longer than it may be", payload_archive(2, bytes(200_000), size=1), "more than"),
     Case(
@@ -314,9 +437,7 @@ PAYLOAD_CASES = [
     ),
 ]
 
-ALL_CASES = (
-    HEADER_CASES + SECTION_CASES + CONFIG_CASES + GROUP_CASES + PREDICTOR_CASES + PAYLOAD_CASES
-)
+ALL_CASES = HEADER_CASES + SECTION_CASES + CONFIG_CASES + GROUP_CASES + PAYLOAD_CASES
 
 
 def test_there_are_enough_cases_and_no_name_twice() -> None:
@@ -329,7 +450,7 @@ def test_hostile_archive_is_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(case.error, match=case.message) as caught:
         decode(case.data)
     assert "\n" not in str(caught.value)
-    with pytest.raises(case.error):
+    with pytest.raises((case.error, LimitExceeded)):  # of a pipe the length is not known
         decode(case.data, pipe=True)
     path = tmp_path / "a.mdlz"
     path.write_bytes(case.data)
@@ -340,7 +461,7 @@ def test_hostile_archive_is_refused(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.rule)
 def test_refusal_is_cheap(case: Case) -> None:
-    if case.predicts:
+    if "behind a group" in case.rule or case.rule == "group that decodes to other bytes":
         pytest.skip("has to run the predictor")
     tracemalloc.start()
     began = time.perf_counter()
@@ -355,19 +476,16 @@ def test_refusal_is_cheap(case: Case) -> None:
 
 def test_the_cases_are_hostile_by_one_rule_only() -> None:
     """What they are built from decodes, so it is the rule that is hit and not the builder."""
-    good = general_archive("xz", b"x")
-    assert decode(good) == b"x"
-    assert (
-        decode(payload_archive(2, b"\x0c\x01\0\0x\0", size=1)[:-32] + sha256(b"x").digest()) == b"x"
-    )
-    assert decode(one_letter(LETTER)) == b"a"
-    with pytest.raises(CorruptArchive, match="end together"):
+    assert decode(general_archive("xz", b"x")) == b"x"
+    assert decode(payload_archive(2, b"\x0c\x01\0\0x\0", size=1)) == b"x"
+    assert decode(payload_archive(1, zstd_frame(0, X), size=1)) == b"x"
+    with pytest.raises(CorruptArchive, match="decodes to other bytes"):
         decode(whole())
 
 
 def test_unknown_optional_sections_are_skipped() -> None:
     head = fixed_header(method=2, size=1)
-    tail = section(PAYLOAD, b"\x0c\x01\0\0x\0") + sha256(b"x").digest()
+    tail = section(PAYLOAD, b"\x0c\x01\0\0x\0") + footer(b"x")
     optional = section(128, b"for later") + section(255, b"")
     for data in (head + optional + tail, head + section(NAME, b"n") + optional + tail):
         assert decode(data) == decode(data, pipe=True) == b"x"
@@ -387,10 +505,11 @@ BIG = {"d_model": 4096, "n_layers": 64, "d_ff": 16384, "n_heads": 16}
 def test_memory_is_predicted_before_it_is_taken(
     rule: str, fields: dict[str, int], size: int
 ) -> None:
-    data = learned(size=size, config_payload=config(**fields))
+    head = section(WEIGHTS, b"\0" + b"\xff" * 32)
+    data = learned(head, size=size, config_payload=config(**fields), tail=bytes(10**6))
     tracemalloc.start()
     with pytest.raises(LimitExceeded, match=r"--memory \d+MiB"):
-        decode(data)
+        decode(data, allow_slow=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < LIMIT_BYTES
@@ -399,9 +518,17 @@ def test_memory_is_predicted_before_it_is_taken(
 @pytest.mark.parametrize("method", ["zstd", "xz"])
 def test_expansion_stops_at_the_declared_size(method: str) -> None:
     """A small stream of 8 MiB of zeros under a header that declares 1,000 bytes."""
-    bomb = general_archive(method, bytes(8 << 20))
-    head = 26
-    data = fixed_header(method=1 if method == "zstd" else 2, size=1000) + bomb[head:]
+    zeros = bytes(8 << 20)
+    if method == "zstd":
+        parameters = zstandard.ZstdCompressionParameters(
+            window_log=10, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False
+        )
+        compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        data = payload_archive(1, compressor.compress(zeros) + compressor.flush())
+    else:
+        filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 4096}]
+        stream = lzma.compress(zeros, lzma.FORMAT_RAW, filters=filters)
+        data = payload_archive(2, b"\x0c" + stream)
     tracemalloc.start()
     with pytest.raises(CorruptArchive, match="more than the 1000 bytes declared"):
         decode(data)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import mdlzip
+from mdlzip.errors import CorruptArchive
 from mdlzip.training.cpu import on_every_thread
 
 MIB = 1 << 20
@@ -87,7 +88,7 @@ def attempt(call: Callable[[], object], expected: type[BaseException] | None) ->
         problem = error
     after = facts()
     changed = [name for name in before if before[name] != after[name]]
-    if type(problem) is not expected:
+    if not isinstance(problem, expected or type(None)):
         changed.append(f"raised {problem!r}")
     return changed
 
@@ -116,7 +117,7 @@ def main(folder: Path) -> None:
     threads = int(os.environ["THREADS"])
 
     def options(**changes: object) -> mdlzip.CompressOptions:
-        fixed = {"preset": "nano", "fallback": False, "threads": threads, "steps": 3}
+        fixed = {"preset": "nano", "fallback": False, "threads": threads, "steps": 2}
         return mdlzip.CompressOptions(**(fixed | changes))  # type: ignore[arg-type]
 
     def opened() -> None:
@@ -127,12 +128,16 @@ def main(folder: Path) -> None:
     signal.signal(signal.SIGUSR1, lambda *_: None)
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     child.start()
+    mdlzip.compress(source, "first", options())
+    # Not after `facts`: whatever computes in parallel starts torch's threads, which take their
+    # flag for denormals from the one that starts them.
+    out = {"first call": [] if min(denormals()) > 0 else ["denormals"]}
     if "flush" in os.environ.get("HOST", ""):
         on_every_thread(lambda: torch.set_flush_denormal(True))
-    out = {
+    out |= {
         "compress": attempt(lambda: mdlzip.compress(source, archive, options()), None),
         "by time": attempt(
-            lambda: mdlzip.compress(source, "b", options(steps=None, budget_s=6.0)), None
+            lambda: mdlzip.compress(source, "b", options(steps=None, budget_s=3.0)), None
         ),
         "stopped while training": attempt(
             lambda: mdlzip.compress(source, "c", options(), on_progress=stop_in("train")), Stopped
@@ -147,8 +152,7 @@ def main(folder: Path) -> None:
     data = bytearray(archive.read_bytes())
     data[-200] ^= 1
     damaged.write_bytes(data)
-    corrupt = __import__("mdlzip.errors").errors.CorruptArchive
-    out["damaged"] = attempt(lambda: mdlzip.decompress(damaged, "e"), corrupt)
+    out["damaged"] = attempt(lambda: mdlzip.decompress(damaged, "e"), CorruptArchive)
     out["child lives"] = [] if child.is_alive() else ["it was ended"]
     child.kill()
     kept = kept_after_free()

@@ -22,10 +22,13 @@ def decode(data: bytes, limit: int = 1 << 24) -> bytes:
     than `limit` weights or bytes, once the container has been checked.
     """
     fields = Fields(data, "archive")
+    method, size = read_header(fields)
     try:
-        original = read_body(fields, *read_header(fields), limit)
+        original = read_body(fields, method, size, limit)
     except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise Refused(f"name or payload: {error}") from None
+    for at in range(0, size if method != LEARNED else 0, 65536):
+        require(crc32(original[at : at + 65536]) == fields.number(4), f"footer: block at {at}")
     require(sha256(original).digest() == fields.take(32), "footer: SHA-256 of the original")
     fields.end()
     return original
@@ -49,6 +52,7 @@ def read_body(fields: Fields, method: int, size: int, limit: int) -> bytes:
     """The original, by what stands between header and SHA-256."""
     if method == STORED:
         return fields.take(size)
+    require(size > 0, "header: an empty original is stored")
     if fields.peek() == NAME:
         name = section(fields, NAME, 255).data.decode("utf-8")
         require(name not in ("", ".", "..") and not set(name) & NOT_IN_NAMES, "name: not plain")
@@ -72,21 +76,22 @@ def section(fields: Fields, kind: int, most: int) -> Fields:
 
 def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
     payload = section(fields, PAYLOAD, 2 * size + 131072)
-    require(size <= payload.left * 32768 + 131072, "payload: too short for the original")
+    require(size <= payload.left() * 32768 + 131072, "payload: too short for the original")
     if method == ZSTD:
-        require(fields.left == 32, "footer: not 32 bytes")
+        require(fields.left() == 4 * -(-size // 65536) + 32, "footer: not as long as it must be")
         raise Undecoded("zstd payload: not decoded here")
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << payload.number(1, 12, 26)}]
+    most = min(26, max(12, (size - 1).bit_length()))
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << payload.number(1, 12, most)}]
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
-    original = decoder.decompress(payload.take(payload.left), max_length=size + 1)
-    require(decoder.eof and not decoder.unused_data, "payload: does not end where its stream does")
-    require(len(original) == size, "payload: not as long as the original")
+    original = decoder.decompress(payload.take(payload.left()), max_length=size + 1)
+    ends = decoder.eof and not decoder.unused_data
+    require(ends and len(original) == size, "payload: does not end where its stream does")
     return original
 
 
 def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     """The container is checked before anything is decoded."""
-    config = read_config(section(fields, CONFIGURATION, 23))
+    config = read_config(section(fields, CONFIGURATION, 24))
     weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
     section(fields, GROUPS, FRAMED)
     group_bytes, frames = config.chunk_size * config.group_chunks, []
@@ -102,7 +107,6 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     crcs = [index.number(4) for _ in frames]
     index.end()
     require(fields.number(8) == index_at, "footer: offset of the index")
-    require(fields.left == 32, "footer: not 40 bytes")
     if max(config.cells, size) > limit:
         raise Undecoded("more than this decoder was told to decode")
     predictor = Predictor(read_model(weights, config))

@@ -39,7 +39,7 @@ class RangeDecoder:
         return rank
 
     def end(self) -> None:
-        require(self.taken >= len(self.words) - 2, "coded stream: words that no symbol takes")
+        require(self.taken >= len(self.words) - 1, "coded stream: words that no symbol takes")
         require((self.point - self.lower) % 2**64 < 2**33 - 1, "coded stream: wrong end")
 
 
@@ -52,7 +52,7 @@ def decode_group(predictor: Predictor, coded: bytes, g: int) -> bytes:
         n, r = fields.number(4, 1), fields.number(2, 1, size)
         require((n - 1) * full <= g - r <= (n - 1) * size, "group: its chunks do not fit")
         ends = [full] * (n - 1) + [r]
-    coder = RangeDecoder(fields.take(fields.left))
+    coder = RangeDecoder(fields.take(fields.left()))
     chunks = [bytearray() for _ in ends]
     alive, before = list(range(len(ends))), [256] * len(ends)
     predictor.start(len(ends))
@@ -64,10 +64,9 @@ def decode_group(predictor: Predictor, coded: bytes, g: int) -> bytes:
             require(len(chunks[chunk]) <= size, "group: a chunk is too long")
         rows = [j for j, chunk in enumerate(alive) if len(chunks[chunk]) < ends[chunk]]
         before = [model.in_use[ranks[j]] for j in rows]
-        if len(rows) < len(alive):
-            alive = [alive[j] for j in rows]
-            predictor.keep(rows)
+        alive = [alive[j] for j in rows]
+        predictor.keep(rows)
     coder.end()
-    require(len(chunks[-1]) == ends[-1], "group: its last chunk has other bytes than it says")
-    require(sum(map(len, chunks)) == g, "group: its chunks do not have its bytes")
+    right = len(chunks[-1]) == ends[-1] and sum(map(len, chunks)) == g
+    require(right, "group: it, or its last chunk, has other bytes than it says")
     return b"".join(chunks)

@@ -20,15 +20,14 @@ class Fields:
     def __init__(self, data: bytes, what: str) -> None:
         self.data, self.at, self.what = data, 0, what
 
-    @property
     def left(self) -> int:
         return len(self.data) - self.at
 
     def peek(self) -> int:
-        return self.data[self.at] if self.left else -1
+        return self.data[self.at] if self.left() else -1
 
     def take(self, n: int) -> bytes:
-        require(n <= self.left, f"{self.what}: ends too soon, at {len(self.data)}")
+        require(n <= self.left(), f"{self.what}: ends too soon, at {len(self.data)}")
         self.at += n
         return self.data[self.at - n : self.at]
 
@@ -48,4 +47,4 @@ class Fields:
         return value
 
     def end(self) -> None:
-        require(not self.left, f"{self.what}: {self.left} bytes too many")
+        require(not self.left(), f"{self.what}: {self.left()} bytes too many")

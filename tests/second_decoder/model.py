@@ -10,7 +10,7 @@ from tests.second_decoder.fields import Fields, require
 from tests.second_decoder.weights import WeightsStream
 
 CONFIGURATION = [  # bytes, least and greatest value of each field
-    ("d_model", 2, 8, 4096), ("n_layers", 1, 1, 64), ("n_heads", 2, 1, 256),
+    ("family", 1, 0, 0), ("d_model", 2, 8, 4096), ("n_layers", 1, 1, 64), ("n_heads", 2, 1, 256),
     ("d_ff", 2, 8, 16384), ("window", 2, 0, 16384), ("conv_width", 1, 0, 8),
     ("match_min", 1, 0, 8), ("n_merges", 2, 0, 2048), ("layer_norm", 1, 0, 1), ("gelu", 1, 0, 1),
     ("sinusoidal", 1, 0, 1), ("flags", 1, 0, 3), ("chunk_size", 2, 16, 16384),
@@ -24,8 +24,8 @@ def read_config(fields: Fields) -> SimpleNamespace:
     values = {name: fields.number(n, *range_) for name, n, *range_ in CONFIGURATION}
     fields.end()
     c = SimpleNamespace(**values, biases=values["flags"] & 1, shared=values["flags"] >> 1)
-    require(c.d_model % (2 * c.n_heads) == 0, "d_model: not heads of an even width")
-    require(c.match_min != 1 and c.layer_norm >= c.shared, "match_min 1, or shared without layer")
+    even = c.d_model % (2 * c.n_heads) == 0
+    require(even and c.match_min != 1 and c.layer_norm >= c.shared, "heads, match_min or norms")
     c.shapes = {name: shape for name, present, shape in tensor_table(c) if present}
     c.cells = sum(map(prod, c.shapes.values()))
     return c
@@ -48,12 +48,8 @@ def tensor_table(c: SimpleNamespace) -> list[tuple[str, int, tuple[int, ...]]]:
         ]  # fmt: skip
     rows = symbols if c.match_min or c.n_merges else 256
     table += [("final_norm.gain", c.layer_norm, (d,)), ("final_norm.bias", c.layer_norm, (d,))]
-    return [
-        *table,
-        ("head", 1, (rows, d)),
-        ("head_bias", 1, (rows,)),
-        ("match", c.match_min, (32,)),
-    ]
+    table += [("head", 1, (rows, d)), ("head_bias", 1, (rows,)), ("match", c.match_min, (32,))]
+    return table
 
 
 def read_model(fields: Fields, c: SimpleNamespace) -> SimpleNamespace:
@@ -77,9 +73,8 @@ def read_strings(fields: Fields, strings: list[bytes], c: SimpleNamespace) -> li
     largest = prod(base**2 for base in bases) - 1
     number = int.from_bytes(fields.take((largest.bit_length() + 7) // 8), "big")
     for base in reversed(bases):
-        number, second = divmod(number, base)
-        number, first = divmod(number, base)
-        pairs.append((first, second))
+        number, pair = divmod(number, base**2)
+        pairs.append(divmod(pair, base))
     require(number == 0, "merges: a rest is left")
     for first, second in reversed(pairs):
         strings.append(strings[first] + strings[second])
@@ -103,8 +98,8 @@ def read_plain(fields: Fields, c: SimpleNamespace) -> dict[str, np.ndarray]:
 
 def read_coded(fields: Fields, c: SimpleNamespace) -> dict[str, np.ndarray]:
     declared, positions = fields.varint(c.cells), fields.varint(2**48 - 1)
-    require(positions <= fields.left, "positions: more than the weights stream has bytes")
-    stream = WeightsStream(fields.take(fields.left))
+    require(positions <= fields.left(), "positions: more than the weights stream has bytes")
+    stream = WeightsStream(fields.take(fields.left()))
     tensors = {name: stream.tensor(name, shape) for name, shape in c.shapes.items()}
     require(stream.at >= len(stream.bytes), "weights stream: bytes that no decision reads")
     found = sum(np.count_nonzero(codes) for codes in tensors.values())

@@ -40,11 +40,6 @@ def rotations(k: int) -> Iterator[np.ndarray]:
             at = [(c * c1 - s * s1, s * c1 + c * s1) for (c, s), (c1, s1) in both]
 
 
-def positions(d: int) -> Iterator[np.ndarray]:
-    """Rows of POS(D)."""
-    return ((row[:, ::-1].ravel() + 2) >> 2 for row in rotations(d))
-
-
 def gelu_table() -> np.ndarray:
     out = []
     with localcontext(DIGITS):
@@ -94,8 +89,7 @@ class Matcher:
         if t >= m:
             key = sum(s[t - m + i] << 12 * i for i in range(m))
             slot = (key * 0x9E3779B97F4A7C15 % 2**64) >> self.shift
-            c = self.table.get(slot, 0)
-            self.table[slot] = t
+            c, self.table[slot] = self.table.get(slot, 0), t
             agree = takewhile(lambda i: s[c - 1 - i] == s[t - 1 - i], range(min(c, 31)))
             if self.p < 0 and (n := len(list(agree))) >= m:
                 self.p, self.length = c, n
@@ -116,7 +110,14 @@ class Predictor:
         for name, values in self.rows.items():
             bound = 2**22 if name.endswith("gain") else 2**24
             require(np.abs(values).max() < bound, f"{name}: out of bounds")
+        for b, end in ((b, end) for b in self.blocks for end in ("attn", "mlp") if c.conv_width):
+            norm = b + ("norm." if c.shared else end + "_norm.")
+            gain, bias = self.rows.get(norm + "gain", 4096), self.rows.get(norm + "bias", 0)
+            y = 2**7 * np.abs(gain) + np.abs(bias)  # no y is larger
+            sums = y * np.abs(self.rows[f"{b}{end}.conv"]).sum(axis=0)
+            require(sums.max() < 2**52, f"{b}{end}.conv: out of bounds")
         for b in self.blocks:
+            require(40 + e[b + "v"] - e[b + "attn_out"] <= 62, f"{b}attn: exponents too far apart")
             self.product(b + "attn.qkv", e[b + "attn_in"], [e[b + "qk"] + 8, e[b + "v"]])
             self.product(b + "attn.out", e[b + "attn_out"], [12])
             self.product(b + "mlp.up", e[b + "mlp_in"], [6 if c.gelu else 10])
@@ -126,8 +127,7 @@ class Predictor:
         self.window = c.window if 0 < c.window < c.chunk_size else c.chunk_size
         self.exps = exp_table(min(15, 24 - (self.window - 1).bit_length()), 128)
         self.k = c.d_model // c.n_heads
-        self.angles: list[np.ndarray] = []
-        self.more = positions(c.d_model) if c.sinusoidal else rotations(self.k)
+        self.angles, self.more = [], rotations(c.d_model if c.sinusoidal else self.k)
 
     def fixed(self, name: str, f: int) -> np.ndarray:
         codes, mantissa, exponent = self.m.tensors[name]
@@ -139,10 +139,9 @@ class Predictor:
         codes, mantissa, exponent = self.m.tensors[name]
         largest = 127 * int(np.abs(codes[rows]).sum(axis=1).max()) * mantissa
         for f in fs:
-            s, bias = exponent + e - f, np.int64(0)
+            s = exponent + e - f
             require(-16 <= s <= 62 and largest << max(0, -s) < 2**51, f"{name}: out of bounds")
-            if name + "_bias" in self.m.tensors:
-                bias = self.fixed(name + "_bias", f)[rows]
+            bias = self.fixed(name + "_bias", f)[rows] if name + "_bias" in self.m.tensors else 0
             self.products[name, f] = codes[rows].T.astype(np.float64), mantissa, s, bias
 
     def p(self, name: str, codes: np.ndarray, f: int) -> np.ndarray:
@@ -168,7 +167,7 @@ class Predictor:
         if len(self.angles) <= self.t:
             self.angles.append(next(self.more))
         if c.sinusoidal:
-            x = x + self.angles[self.t]
+            x = x + ((self.angles[self.t][:, ::-1].ravel() + 2) >> 2)  # POS
         for b in self.blocks:
             norms = ("norm.", "norm.") if c.shared else ("attn_norm.", "mlp_norm.")
             codes = self.convolved(self.norm(x, b + norms[0]), b + "attn.", e[b + "attn_in"])
@@ -209,9 +208,8 @@ class Predictor:
 
     def attention(self, codes: np.ndarray, b: str, e_qk: int, e_v: int, e_out: int) -> np.ndarray:
         q, *new = self.qkv(codes, b, e_qk, e_v)
-        new = np.stack(new, axis=1)[:, None]
-        seen = np.append(self.state[b + "seen"], new, axis=1)[:, -self.window :]
-        self.state[b + "seen"] = seen
+        seen = np.append(self.state[b + "seen"], np.stack(new, axis=1)[:, None], axis=1)
+        self.state[b + "seen"] = seen = seen[:, -self.window :]
         score = np.einsum("bhk,bjhk->bhj", q, seen[:, :, 0])
         gap = (score.max(axis=2, keepdims=True) - score) * ((isqrt(2**34 // self.k) + 1) >> 1)
         p = self.exps[np.minimum(gap >> (9 + 2 * e_qk), len(self.exps) - 1)]

@@ -9,37 +9,30 @@ import numpy as np
 from tests.second_decoder.fields import require
 
 KINDS = ["embedding", "q", "k", "v", "out", "up", "down", "head", "conv", "gain", "bias"]
+ROW_AXES = "byte key key value channel hidden channel byte none none none".split()  # by kind
 E = accumulate(range(12288), lambda e, _: e * 4607184617107619806 >> 62, initial=1 << 62)
 UPPER = [min((1 << 78) // ((1 << 62) + e), 65535) for e in E]
 SQUASH = [65536 - p for p in UPPER[:0:-1]] + UPPER[:-1]  # from x = -12288 on
 STRETCH = [bisect_right(SQUASH, 16 * i + 8) - 1 - 12288 for i in range(4096)]
+OCTAVES = [(v, v.bit_length() - 1) for v in range(1, 32768)]
+COARSE, FINE = (
+    [0, *(1 + (o << s) + ((v << s >> o) - (1 << s)) for v, o in OCTAVES)] for s in (1, 2)
+)
 SIZE = [0, 1, 2, 3, 3, *[4] * 4, *[5] * 8, *[6] * 111]
 D = [0, *[1] * 127, *[2] * 127]  # of negative numbers, too: D[-1] is 2
-
-
-def level(s: int, v: int) -> int:
-    o = v.bit_length() - 1
-    return 1 + (o << s) + ((v << s >> o) - (1 << s)) if v else 0
-
-
-COARSE, FINE = ([level(s, v) for v in range(32768)] for s in (1, 2))
+COLUMN_AXES = {
+    "out": "value", "down": "hidden", "up_bias": "hidden", "head_bias": "byte",
+    "qkv_bias": "none", "match": "none",
+}  # fmt: skip
 
 
 def bands(name: str, rows: int) -> list[tuple[str, int, str, str]]:
     """Kind, height, row axis and column axis of each band of a tensor."""
     last, i = name.split(".")[-1], name.split(".")[1] if "." in name else ""
-    axes = {
-        "embedding": ("byte", "channel"), "head": ("byte", "channel"), "q": ("key " + i, "channel"),
-        "k": ("key " + i, "channel"), "v": ("value " + i, "channel"),
-        "out": ("channel", "value " + i), "up": ("hidden " + i, "channel"),
-        "down": ("channel", "hidden " + i), "conv": ("none", "channel"),
-        "gain": ("none", "channel"), "qkv_bias": ("none", "none"), "match": ("none", "none"),
-        "up_bias": ("none", "hidden " + i), "head_bias": ("none", "byte"),
-    }  # fmt: skip
-    if last == "qkv":
-        return [(kind, rows // 3, *axes[kind]) for kind in "qkv"]
-    kind = last if last in KINDS else "bias"
-    return [(kind, rows, *axes.get(last, ("none", "channel")))]
+    kinds = [*last] if last == "qkv" else [last if last in KINDS else "bias"]
+    own = {axis: axis + i for axis in ("key", "value", "hidden")}  # of each layer
+    names = [(k, ROW_AXES[KINDS.index(k)], COLUMN_AXES.get(last, "channel")) for k in kinds]
+    return [(k, rows // len(kinds), own.get(row, row), own.get(col, col)) for k, row, col in names]
 
 
 class WeightsStream:
@@ -54,18 +47,17 @@ class WeightsStream:
         self.node_sets: dict = defaultdict(lambda: [7000] * 11 + [0])
         self.sign_sets: dict = defaultdict(lambda: [10000] * 11 + [0])
         self.kind_sets: dict = defaultdict(lambda: [0] * 11)
-        self.axes: dict[str, tuple[list[int], int]] = {}
-        self.like: dict = {}
+        self.axes, self.like = {}, {}
 
     def decide(self, slots: list[list[int]], a: list[int], b: list[int]) -> int:
-        x = [STRETCH[q >> 10] * (256 * n // (n + 4)) >> 8 for q, n in slots]
-        x.append(256)
+        x = [*[STRETCH[q >> 10] * (256 * n // (n + 4)) >> 8 for q, n in slots], 256]
         dot = sum([v * (a[j] + b[j]) for j, v in enumerate(x)])
         p = SQUASH[min(max(dot >> 16, -12288), 12287) + 12288]
         bound = self.range * min(max(p, 4), 65532) >> 16
         bit = int(self.code < bound)
-        self.range = bound if bit else self.range - bound
-        self.code -= 0 if bit else bound
+        self.range, self.code = (
+            (bound, self.code) if bit else (self.range - bound, self.code - bound)
+        )
         while self.range < 1 << 24:
             byte = self.bytes[self.at] if self.at < len(self.bytes) else 0
             self.range, self.code, self.at = self.range << 8, self.code << 8 | byte, self.at + 1
@@ -119,10 +111,8 @@ class WeightsStream:
         known = [COARSE[min(v // count, 32767)] for v in sums[:n]]
         return known + [0] * (n - len(known))
 
-    def band(
-        self, kind: str, height: int, width: int, largest: int, of_rows: list, of_columns: list
-    ) -> list[list[int]]:
-        """Codes of a band, by rows."""
+    def band(self, kind, height, width, largest, of_rows, of_columns) -> list[list[int]]:
+        """Codes of a band, by rows; of_rows, of_columns: axis levels."""
         number, like = KINDS.index(kind), self.like.get((kind, height, width))
         far, zeros, slots = kind in ("embedding", "head"), [0] * (width + 2), self.slots
         # Two rows below and two columns to the right are zero; indices -1 and -2 mean them.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mdlzip.process.kernel_cache import kernel_sources
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mdlzip"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -22,6 +24,7 @@ LEVEL = {
     "corpus": 1,
     "symbols": 1,
     "matches": 1,
+    "networks": 1,
     "model": 2,
     "sparsity": 2,
     "coding": 2,
@@ -115,8 +118,26 @@ def test_each_library_has_its_room(path: Path) -> None:
     used = {m.split(".")[0] for node in ast.walk(tree_of(path)) for m in imported_modules(node)}
     if room != "coding":
         assert "constriction" not in used
+    if room != "process":  # one place decides how kernels are compiled and kept
+        assert not used & {"numba", "llvmlite"}
     if room != "cli":
         assert not used & {"typer", "rich"}
+
+
+def test_what_kernels_are_made_of_is_part_of_their_version() -> None:
+    """Machine code of another version is never run, so every file that it depends on must count."""
+    counted, seen = set(kernel_sources()), set[Path]()
+    todo = [f for f in FILES if "process.kernels" in f.read_text() and room_of(f) != "cli"]
+    assert {"coding", "experts", "matches", "quantised", "symbols"} <= set(map(room_of, todo))
+    while todo:
+        path = todo.pop()
+        if path not in seen:
+            seen.add(path)
+            assert path in counted, f"{path}: add its room to those with kernels"
+            used = {m for node in module_level(tree_of(path)) for m in imported_modules(node)}
+            files = [PACKAGE.parent / Path(*m.split(".")) for m in used if m.startswith("mdlzip.")]
+            todo += [f for base in files for f in (base.with_suffix(".py"), base / "__init__.py")
+                     if f.exists()]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -84,10 +84,22 @@ def test_round_trip(tmp_path: Path, data: bytes, learned: bool) -> None:
 def test_random_bytes_grow_by_no_more_than_64(tmp_path: Path) -> None:
     path = tmp_path / ("long name " * 20)
     path.write_bytes(np.random.default_rng(1).bytes(4000))
-    for target in (tmp_path / "x", None):
-        report = mdlzip.compress(path, target, CPU)
-        assert report.method == "stored"
-        assert report.archive_bytes - 4000 == 62
+    report = mdlzip.compress(path, options=CPU)
+    assert report.method == "stored"
+    assert report.archive_bytes - 4000 == 62
+
+
+def test_the_name_of_random_bytes_is_kept_where_the_archives_own_does_not_tell_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "picture.jpg"
+    data = np.random.default_rng(1).bytes(4000)
+    path.write_bytes(data)
+    report = mdlzip.compress(path, tmp_path / "x.mdlz", CPU)
+    assert report.archive_bytes - 4000 < 62 + 2 * 12 + len(path.name) + 8
+    path.unlink()
+    assert mdlzip.decompress(tmp_path / "x.mdlz").path == path
+    assert path.read_bytes() == data
 
 
 def test_metadata_come_back(source: Path, tmp_path: Path) -> None:
@@ -391,6 +403,19 @@ def test_a_source_that_changes_is_noticed(
 
     with pytest.raises(MdlzipError, match="changed while"):
         mdlzip.compress(source, options=CPU, on_progress=change)
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+@pytest.mark.parametrize("when", ["tokenise", "encode", "verify"])
+def test_a_source_cut_short_at_any_time_is_an_error(
+    source: Path, tmp_path: Path, when: str
+) -> None:
+    def cut(phase: str, done: float, total: float, note: str) -> None:
+        if phase == when:
+            os.truncate(source, 100)
+
+    with pytest.raises(MdlzipError, match=r"letter\.txt: changed while it was being compressed"):
+        mdlzip.compress(source, options=LEARNED, on_progress=cut, network=random_network())
     assert os.listdir(tmp_path) == ["letter.txt"]
 
 

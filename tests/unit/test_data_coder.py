@@ -103,7 +103,7 @@ def outcome(stream: bytes, counts: np.ndarray) -> list[int] | str:
         symbols = decoder.decode(counts).tolist()
     except CorruptArchive:
         return "refused"
-    return symbols if decoder.exhausted else "refused"
+    return symbols if decoder.is_spent else "refused"
 
 
 def second_outcome(stream: bytes, counts: np.ndarray) -> list[int] | str:

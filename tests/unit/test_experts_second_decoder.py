@@ -1,4 +1,4 @@
-"""A second decoder of the experts, slow and plain, written from docs/format-experts.md."""
+"""A second decoder of the experts, slow and plain, written from docs/experts-draft.md."""
 
 from __future__ import annotations
 

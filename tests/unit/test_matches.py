@@ -19,7 +19,7 @@ def shifted(chunks: np.ndarray) -> np.ndarray:
 
 
 def plain(row: list[int], least: int) -> list[tuple[int, int]]:
-    """By the words of docs/format.md."""
+    """By the words of docs/format-predictor.md."""
     out: list[tuple[int, int]] = []
     last: dict[int, int] = {}
     k = table_bits(len(row))

@@ -11,8 +11,8 @@ import torch
 from mdlzip.config import ModelConfig, load_preset
 from mdlzip.model import attention, layers
 from mdlzip.model.transformer import Transformer
+from mdlzip.networks.registry import tensor_shapes
 from mdlzip.quantised import tables
-from mdlzip.quantised.network import tensor_shapes
 
 OURS = ModelConfig(d_model=16, n_layers=2, n_heads=2, d_ff=32, window=8)
 PAPER = ModelConfig(

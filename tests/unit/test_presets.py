@@ -11,7 +11,7 @@ import pytest
 
 from mdlzip import config
 from mdlzip.config import ModelConfig
-from mdlzip.quantised.network import tensor_shapes
+from mdlzip.networks.registry import tensor_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = sorted((ROOT / "models").glob("*.toml"))

@@ -70,17 +70,17 @@ def test_a_stream_that_has_grown_is_not_cut_off() -> None:
     generator = torch.Generator().manual_seed(1)
     for name, p in model.named_parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=generator)
-        if name.rsplit(".", 1)[-1] in ("embedding", "out", "down"):
+        if model.specs[name].adds_to_stream:
             p.data *= 20_000
     batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     sample = [batches.gather(batches.sample(32))]
     symbols = [sample[0][0]]
     plain = figures.float_nats(model, batches, sample)
-    steps = qat.choose_steps(dict(model.named_parameters()), 0.05)
+    steps = qat.choose_steps(dict(model.named_parameters()), model.specs, 0.05)
     exponents, shift = qat.calibrate(model, symbols), qat.choose_stream_shift(model, symbols)
     found = []
     for chosen in (shift, 0):
-        model.rounding = qat.QatRounding(steps, exponents, 0.0, chosen)
+        model.rounding = qat.QatRounding(model.specs, steps, exponents, 0.0, chosen)
         network = qat.export(model, model.rounding)
         assert figures.integer_nats(network, batches, 32) == pytest.approx(
             figures.float_nats(model, batches, sample), rel=0.005 if chosen else 0.02

@@ -14,7 +14,7 @@ from mdlzip.codec.options import CompressOptions
 from mdlzip.config import ModelConfig, TrainConfig, load_preset
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.model.transformer import Transformer
-from mdlzip.quantised.memory import n_cells
+from mdlzip.networks.registry import n_cells, tensor_specs
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.survey import present_in
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
@@ -145,7 +145,9 @@ def test_optimisers_share_the_parameters_out() -> None:
 
 def test_rounding_of_weights() -> None:
     w = torch.tensor([-1.26, -0.31, 0.0, 0.29, 0.31, 0.74, 40.0], requires_grad=True)
-    rounded = qat.QatRounding({"head": (32768, 16)}, {}, 0.1).weight("head", w)  # step 1/2
+    specs = tensor_specs(ModelConfig())
+    rounding = qat.QatRounding(specs, {"head": (32768, 16)}, {}, 0.1)  # step 1/2
+    rounded = rounding.weight("head", w)
     assert rounded.tolist() == [-1.0, -0.5, 0.0, 0.0, 0.5, 0.5, 40.0]
     rounded.sum().backward()
     assert w.grad is not None and w.grad.tolist() == [1.0] * 7
@@ -185,9 +187,8 @@ def test_a_stream_of_any_size_is_predicted_as_trained(gain: float) -> None:
     symbols = [sample[0][0]]
     shift = qat.choose_stream_shift(model, symbols)
     assert (shift > 0) == (gain > 100)
-    rounding = qat.QatRounding(
-        qat.choose_steps(params, 0.5), qat.calibrate(model, symbols), 0.1, shift
-    )
+    steps = qat.choose_steps(params, model.specs, 0.5)
+    rounding = qat.QatRounding(model.specs, steps, qat.calibrate(model, symbols), 0.1, shift)
     model.rounding = rounding
     with torch.no_grad():
         peak = float(_stream_peak(model, sample[0][0]))
@@ -204,8 +205,8 @@ def test_an_export_of_fewer_byte_values_predicts_no_worse() -> None:
     model.initialise(0)
     batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
     x = batches.gather(batches.sample(8))[0]
-    steps = qat.choose_steps(dict(model.named_parameters()), 0.5)
-    rounding = qat.QatRounding(steps, qat.calibrate(model, [x]), 0.0)
+    steps = qat.choose_steps(dict(model.named_parameters()), model.specs, 0.5)
+    rounding = qat.QatRounding(model.specs, steps, qat.calibrate(model, [x]), 0.0)
     alphabet = alphabet_of(present_in(TEXT.tobytes()))
     whole, part = qat.export(model, rounding), qat.export(model, rounding, Vocabulary(alphabet))
     assert whole.alphabet.size == 256 and np.array_equal(part.alphabet, alphabet)
@@ -255,7 +256,7 @@ def test_steps_follow_what_a_tensor_bears() -> None:
 def test_rounding_of_activations_is_torchs(exponent: int) -> None:
     x = 60 * torch.randn(400, generator=torch.Generator().manual_seed(4))
     twins = [x.clone().requires_grad_() for _ in range(2)]
-    ours = qat.QatRounding({}, {"site": exponent}, 0.0).activation("site", twins[0])
+    ours = qat.QatRounding({}, {}, {"site": exponent}, 0.0).activation("site", twins[0])
     unit = 2.0**-exponent
     theirs = torch.fake_quantize_per_tensor_affine(twins[1], unit, 0, -127, 127)
     assert torch.equal(ours, theirs)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mdlzip.coding import weight_kernel
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
-from mdlzip.coding.weight_plan import band_plans, code_limit
 from mdlzip.coding.weight_tables import MAX_MAGNITUDE, N_NODES, magnitude_tree
-from mdlzip.quantised.network import tensor_shapes
+from mdlzip.networks.registry import tensor_specs
+from mdlzip.networks.spec import BandSpec, code_limit
 from tests.weight_tools import (
     PAPER,
     TINY,
@@ -26,16 +27,25 @@ from tests.weight_tools import (
 Tensors = list[tuple[str, np.ndarray]]
 
 
+def bands(name: str, shape: tuple[int, ...]) -> list[BandSpec]:
+    """The bands of the tensor `name`, stretched to another shape."""
+    old = {**tensor_specs(PAPER), **tensor_specs(TINY)}[name].bands
+    n = (shape[0] if len(shape) == 2 else 1) // len(old)
+    return [replace(band, start=i * n, stop=(i + 1) * n) for i, band in enumerate(old)]
+
+
 def encode(tensors: Tensors) -> bytes:
     encoder = WeightEncoder()
     for name, codes in tensors:
-        encoder.encode(name, codes)
+        encoder.encode(bands(name, codes.shape), codes)
     return encoder.finish()
 
 
 def decode(stream: bytes, tensors: Tensors) -> tuple[list[np.ndarray], int]:
     decoder = WeightDecoder(stream)
-    return [decoder.decode(name, c.shape) for name, c in tensors], decoder.unread_bytes
+    return [
+        decoder.decode(bands(name, c.shape), c.shape) for name, c in tensors
+    ], decoder.unread_bytes
 
 
 def test_tree_reaches_every_magnitude_once() -> None:
@@ -59,9 +69,9 @@ def test_tree_reaches_every_magnitude_once() -> None:
 
 @pytest.mark.parametrize("config", [TINY, PAPER])
 def test_bands_cover_every_tensor(config: object) -> None:
-    for name, shape in tensor_shapes(config).items():  # type: ignore[arg-type]
-        rows = shape[0] if len(shape) == 2 else 1
-        covered = [r for plan in band_plans(name, shape) for r in range(plan.start, plan.stop)]
+    for name, spec in tensor_specs(config).items():
+        rows = spec.shape[0] if len(spec.shape) == 2 else 1
+        covered = [r for band in spec.bands for r in range(band.start, band.stop)]
         assert covered == list(range(rows)), name
 
 
@@ -89,14 +99,15 @@ def test_any_bytes_decode_within_the_limit() -> None:
     for n in (0, 1, 5, 400, 9000):
         decoder = WeightDecoder(rng.bytes(n))
         for name, shape in shapes:
-            codes = decoder.decode(name, shape)
+            codes = decoder.decode(bands(name, shape), shape)
             assert np.abs(codes.astype(int)).max() <= code_limit(shape)
 
 
 def test_length_is_the_cost_that_is_reported() -> None:
     rng = np.random.default_rng(4)
     encoder = WeightEncoder()
-    encoder.encode("blocks.0.attn.out", laplace_codes(rng, (96, 96), 0.3, 5))
+    codes = laplace_codes(rng, (96, 96), 0.3, 5)
+    encoder.encode(bands("blocks.0.attn.out", codes.shape), codes)
     zero, value = encoder.spent_bits
     assert zero > 0 and value > 0
     assert abs(len(encoder.finish()) - (zero + value) / 8) <= 2

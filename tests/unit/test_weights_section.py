@@ -16,7 +16,7 @@ from mdlzip.archive.weights import (
 )
 from mdlzip.archive.weights_head import weights_summary
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
-from mdlzip.quantised.network import activation_sites, tensor_shapes
+from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.symbols.vocabulary import Vocabulary
 from tests.archive_tools import weights_source
 from tests.weight_tools import PAPER, TINY, random_network, same_network

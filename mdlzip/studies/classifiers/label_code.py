@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.coding.weight_model import Plans, WeightDecoder, WeightEncoder
-from mdlzip.coding.weight_plan import BandPlan, code_limit
+from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.errors import CorruptArchive
+from mdlzip.networks.spec import NO_AXIS, BandKind, BandSpec, code_limit
 from mdlzip.studies.classifiers.datasets import Source
 from mdlzip.studies.classifiers.training import EVALUATION_BATCH
 
@@ -33,14 +33,14 @@ IMAGE_ROW = 28  # pixels: the weight of the pixel above is this many rows back
 class Stored(NamedTuple):
     """A tensor as it is coded: the codes' shape, and which rows and columns are the same units.
 
-    turned: matrices of linear layers are stored [inputs, outputs]; plan: see `BandPlan`.
+    turned: matrices of linear layers are stored [inputs, outputs]; band: see `BandSpec`.
     """
 
     name: str
     shape: tuple[int, ...]
     turned: bool
     norm: bool
-    plan: BandPlan
+    band: BandSpec
 
 
 class Coded(NamedTuple):
@@ -75,33 +75,27 @@ def layout(model: nn.Module) -> list[Stored]:
             continue
         shape: tuple[int, ...]
         if isinstance(module, nn.BatchNorm2d):
-            for kind, last in (("gain", "weight"), ("bias", "bias")):
-                plan = BandPlan(0, 1, kind, "", before)
+            for kind, last in ((BandKind.GAIN, "weight"), (BandKind.BIAS, "bias")):
+                band = BandSpec(0, 1, kind, NO_AXIS, before)
                 shape = (module.num_features,)
-                stored.append(Stored(f"{name}.{last}", shape, False, True, plan))
+                stored.append(Stored(f"{name}.{last}", shape, False, True, band))
             continue
         outputs, inputs = module.weight.shape[:2]
         units = f"units of {name}"
         if isinstance(module, nn.Linear):
             fed = before if inputs == width else ""
             far = IMAGE_ROW if inputs == IMAGE_ROW**2 else 0
-            plan = BandPlan(0, inputs, "up", fed, units, far)
-            stored.append(Stored(f"{name}.weight", (inputs, outputs), True, False, plan))
+            band = BandSpec(0, inputs, BandKind.UP, fed, units, far)
+            stored.append(Stored(f"{name}.weight", (inputs, outputs), True, False, band))
         else:
             shape = (outputs, module.weight[0].numel())
-            plan = BandPlan(0, outputs, "conv", units, "")
-            stored.append(Stored(f"{name}.weight", shape, False, False, plan))
+            band = BandSpec(0, outputs, BandKind.CONV, units, NO_AXIS)
+            stored.append(Stored(f"{name}.weight", shape, False, False, band))
         if module.bias is not None:
-            plan = BandPlan(0, 1, "bias", "", units)
-            stored.append(Stored(f"{name}.bias", (outputs,), False, False, plan))
+            band = BandSpec(0, 1, BandKind.BIAS, NO_AXIS, units)
+            stored.append(Stored(f"{name}.bias", (outputs,), False, False, band))
         before, width = units, outputs
     return stored[::-1]
-
-
-def _plans_of(model: nn.Module) -> Plans:
-    """The plans of `layout` by name; every tensor is one band."""
-    plans = {stored.name: (stored.plan,) for stored in layout(model)}
-    return lambda name, shape: plans[name]
 
 
 # --- rounding -------------------------------------------------------------------------------------
@@ -145,10 +139,10 @@ def pack_network(model: nn.Module, share: float) -> bytes:
         codes = np.clip(np.rint(values / step_of(exponent)), -limit, limit).astype(np.int8)
         head += bytes([len(stored.shape)]) + b"".join(put_varint(n) for n in stored.shape)
         head += exponent.to_bytes(1, signed=True)
-        tensors.append((stored.name, codes))
-    encoder = WeightEncoder(_plans_of(model))
-    for name, codes in tensors:
-        encoder.encode(name, codes)
+        tensors.append((stored.band, codes))
+    encoder = WeightEncoder()
+    for band, codes in tensors:
+        encoder.encode((band,), codes)
     stream = encoder.finish()
     return bytes(head) + put_varint(len(stream)) + stream + b"".join(_statistics(model))
 
@@ -178,11 +172,11 @@ def unpack_network(blob: bytes, model: nn.Module) -> dict[str, Tensor]:
             raise cursor.fail(f"shape of {stored.name}", f"is {shape}, not {stored.shape}")
         exponents[stored.name] = int.from_bytes(cursor.take(1, "step"), signed=True)
     stream = cursor.take(cursor.varint("length of the stream"), "coded weights")
-    decoder = WeightDecoder(stream, _plans_of(model))
+    decoder = WeightDecoder(stream)
     out: dict[str, Tensor] = {}
     params = dict(model.named_parameters())
     for stored in plans:
-        codes = decoder.decode(stored.name, stored.shape)
+        codes = decoder.decode((stored.band,), stored.shape)
         values = torch.from_numpy(codes.astype(np.float32)) * step_of(exponents[stored.name])
         shape = params[stored.name].shape
         out[stored.name] = values.T.contiguous() if stored.turned else values.view(shape)

@@ -1,0 +1,1 @@
+"""What networks consist of: families, and for each the tensors and sites of its networks."""

@@ -1,0 +1,42 @@
+"""Learned archives of any shape without training or encoding: random weights, empty streams.
+
+Their groups decode to the first symbol again and again and fail at the end, where the checksum of
+the bytes is compared; until then they cost a decoder what an honest archive of that shape does.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from mdlzip.archive.header import Header, Method
+from mdlzip.archive.weights import pack_weights
+from mdlzip.archive.writer import Model, write_learned
+from mdlzip.config import ModelConfig
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.layout import Layout
+from tests.archive_tools import random_network
+
+
+def random_archive(
+    config: ModelConfig, layout: Layout, *, weights: str = "coo", density: float = 0.02
+) -> bytes:
+    """An archive whose checksums are right but those of the decoded bytes."""
+    return archive_of(random_network(3, config, density), layout, weights=weights)
+
+
+def archive_of(network: IntegerNetwork, layout: Layout, *, weights: str = "coded") -> bytes:
+    """The same for a given network."""
+    packed = pack_weights(network, weights)
+    model = Model(network.config, layout, packed.data, packed.ledger)
+    groups = [(b"", 0)] * layout.n_groups
+    out = io.BytesIO()
+    header = Header(Method.LEARNED, 0o644, 0, layout.total_bytes)
+    write_learned(out, header, None, model, groups, bytes(32))
+    return out.getvalue()
+
+
+def write_random(path: Path, config: ModelConfig, layout: Layout, **options: object) -> Path:
+    """`random_archive` in a file."""
+    path.write_bytes(random_archive(config, layout, **options))  # type: ignore[arg-type]
+    return path
