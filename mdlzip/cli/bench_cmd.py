@@ -109,7 +109,7 @@ def _check_outputs(
     files: Sequence[str], archive: Path | None, output: str | None, *, force: bool
 ) -> None:
     """Refuse before any work what could not be written, or would cost an input."""
-    check_output(output, force=force)
+    check_output(output, force=True, silent=True)  # JSON may go to a terminal
     if archive is not None:
         if len(files) > 1:
             raise UsageError("--archive takes one FILE")

@@ -16,10 +16,10 @@ from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress, warn
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import (
-    STDIO,
     check_input,
     check_not_folder,
     check_output,
+    data_on_stdout,
     destination,
     files_or_stdin,
     single_destination,
@@ -109,14 +109,14 @@ def compress(
     )
     metrics_before = _made(training.metrics)
     seen = CallFiles(files)
-    batch = Batch(files, voice, to_stderr=single_destination(files[0], target) == STDIO)
+    batch = Batch(files, voice, to_stderr=data_on_stdout(files, target))
 
     def one(file: str) -> Outcome:
         seen.begin(file)
         check_input(file, archive=False)
         check_not_folder(file)
         dst = single_destination(file, target)
-        check_output(dst, force=force)
+        check_output(dst, force=force, silent=display.is_silent())
         made = _made(training.metrics) not in (None, metrics_before)
         chosen = replace(options, append_metrics=made)
         return _outcome(_compress_one(file, dst, chosen, seen, display))

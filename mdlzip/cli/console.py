@@ -2,7 +2,7 @@
 
 Text from outside (names, messages of libraries) is escaped where it does not print as itself. With
 `--progress json` each line on stderr is one JSON object: {"schema": 1, "event": KIND, ...}, where
-KIND is progress, remark, error, result or stopping.
+KIND is progress, remark, warning, error, result or stopping.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from mdlzip.cli.terminal import (
     STDIO,
     check_input,
     check_output,
+    data_on_stdout,
     destination,
     files_or_stdin,
     single_destination,
@@ -50,15 +51,14 @@ def decompress(
     target = destination(files, output, stdout=stdout, joined=True)
     where = machine.chosen()
     seen = CallFiles(files)
-    to_stdout = single_destination(files[0], target) == STDIO
-    batch = Batch(files, display, to_stderr=to_stdout)
+    batch = Batch(files, display, to_stderr=data_on_stdout(files, target))
 
     def one(file: str) -> Outcome:
         dst = single_destination(file, target)
         if dst != STDIO:
             seen.begin(file)
         check_input(file, archive=True)
-        check_output(dst, force=force)
+        check_output(dst, force=force, silent=display.is_silent())
         with (
             StopSwitch().installed(),
             make_progress(display.progress, quiet=display.quiet) as show,

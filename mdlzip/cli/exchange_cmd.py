@@ -13,7 +13,13 @@ from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.show import ledger_table, sizes_line
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.terminal import STDIO, check_input, check_output, single_destination
+from mdlzip.cli.terminal import (
+    STDIO,
+    check_input,
+    check_output,
+    data_on_stdout,
+    single_destination,
+)
 from mdlzip.cli.values import parse_path, parse_size
 from mdlzip.report import compress_json, printable
 
@@ -40,14 +46,14 @@ def export_weights(
 
     def one(file: str) -> Outcome:
         check_input(file, archive=True)
-        check_output(output, force=force)
+        check_output(output, force=force, silent=voice.quiet)
         with StopSwitch().installed():
             codec.export_weights(file, output, force=force, memory=limit, allow_slow=allow_slow)
         made = None if output == STDIO else output
         text = f"{printable(file)}: weights -> {printable(output)}"
         return Outcome({"file": file, "output": made}, text, made)
 
-    return Batch([archive], voice, to_stderr=output == STDIO).run(one)
+    return Batch([archive], voice, to_stderr=data_on_stdout([archive], output)).run(one)
 
 
 @guarded
@@ -75,7 +81,7 @@ def import_weights(
 
     def one(file: str) -> Outcome:
         check_input(file, archive=False)
-        check_output(dst, force=force)
+        check_output(dst, force=force, silent=display.is_silent())
         with (
             StopSwitch().installed(),
             make_progress(display.progress, quiet=display.quiet) as show,
@@ -85,4 +91,4 @@ def import_weights(
         text += "\n" + ledger_table(report.ledger, report.original_bytes)
         return Outcome(compress_json(report), text, report.path)
 
-    return Batch([file], display, to_stderr=dst == STDIO).run(one)
+    return Batch([file], display, to_stderr=data_on_stdout([file], output)).run(one)

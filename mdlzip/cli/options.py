@@ -113,6 +113,10 @@ class Display(Voice):
     def __post_init__(self) -> None:
         check_mode(self.progress)
 
+    def is_silent(self) -> bool:
+        """Whether nothing but errors is printed to standard error."""
+        return self.quiet and self.progress in ("auto", "never")
+
 
 @dataclass(frozen=True)
 class Source:

@@ -24,28 +24,69 @@ def files_or_stdin(files: list[str] | None) -> list[str]:
     return [STDIO]
 
 
-def check_output(path: str | None, *, force: bool) -> None:
-    """Refuse an empty name, and standard output that is closed or, unless forced, a terminal."""
+def check_output(path: str | None, *, force: bool, silent: bool = False) -> None:
+    """Refuse an empty name, standard output that is closed, a terminal, and messages in the data.
+
+    force: binary data may go to a terminal; silent: nothing is said on standard error.
+    """
     if path == "":
         raise UsageError("the name of the output is empty")
-    if path != STDIO:
-        return
-    if streams.is_closed(1):
+    if path == STDIO and streams.is_closed(1):
         raise MdlzipError("standard output is closed: name a file with -o")
-    if not force and sys.stdout.isatty():
-        raise UsageError("standard output is a terminal: redirect it, or name a file with -o")
+    name = "standard output" if path == STDIO else path
+    if not force and _is_terminal(path, 1):
+        raise UsageError(f"{name} is a terminal: redirect it, or name a file with -o")
+    if not silent and leads_to(path, 2):
+        raise UsageError(
+            f"{name} and standard error are the same, so messages would mix with the data: send"
+            " one of them elsewhere, as with 2> FILE, or pass -q"
+        )
 
 
 def check_input(path: str, *, archive: bool) -> None:
     """Refuse an empty name, standard input that is closed, an archive typed at a terminal."""
     if not path:
         raise UsageError("the name of a FILE is empty")
-    if path != STDIO:
-        return
-    if streams.is_closed(0):
+    if path == STDIO and streams.is_closed(0):
         raise MdlzipError("standard input is closed: name a FILE")
-    if archive and sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: name an archive, or pipe one in")
+    if archive and _is_terminal(path, 0):
+        name = "standard input" if path == STDIO else path
+        raise UsageError(f"{name} is a terminal: name an archive, or pipe one in")
+
+
+def _is_terminal(path: str | None, fd: int) -> bool:
+    """Whether `path`, where "-" is the stream `fd`, is a terminal by any name."""
+    if path is None:
+        return False
+    if path == STDIO:
+        return (sys.stdout if fd else sys.stdin).isatty()
+    try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return False
+        device = os.open(path, (os.O_WRONLY if fd else os.O_RDONLY) | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return os.isatty(device)
+    finally:
+        os.close(device)
+
+
+def leads_to(path: str | None, fd: int) -> bool:
+    """Whether data written to `path` meet what is printed on the standard stream `fd`.
+
+    So by "-", by names such as /dev/stdout, and where two streams were sent into one file or pipe.
+    """
+    from mdlzip.fileio import is_stream
+
+    if path is None or (path != STDIO and not is_stream(Path(path))):
+        return False
+    try:
+        there = os.fstat(1) if path == STDIO else os.stat(path)
+        same = os.path.samestat(there, os.fstat(fd))
+    except OSError:
+        return False
+    return same and not stat.S_ISCHR(there.st_mode)  # as /dev/null, where nothing mixes
 
 
 def check_not_folder(path: str) -> None:
@@ -70,8 +111,20 @@ def destination(files: list[str], output: str | None, *, stdout: bool, joined: b
 
 
 def single_destination(file: str, output: str | None) -> str | None:
-    """The destination of one file: standard input goes to standard output unless told else."""
-    return STDIO if file == STDIO and output is None else output
+    """The destination of one file: what has no name of its own goes to standard output.
+
+    So does standard input, also as /dev/stdin or as the <(...) of a shell, unless told else.
+    """
+    from mdlzip.fileio import open_descriptor
+
+    nameless = file == STDIO or (file != "" and open_descriptor(Path(file)) is not None)
+    return STDIO if nameless and output is None else output
+
+
+def data_on_stdout(files: Sequence[str], output: str | None) -> bool:
+    """Whether standard output carries the data of any FILE, so that no report may go there."""
+    targets = {single_destination(file, output) for file in files}
+    return any(target == STDIO or leads_to(target, 1) for target in targets)
 
 
 def check_study_folder(folder: Path, inputs: Sequence[Path], *, again: bool) -> None:

@@ -135,7 +135,8 @@ def test_a_report_that_cannot_be_printed_costs_no_archive(form: list[str], tmp_p
         assert all(line.startswith("mdlzip: ") for line in told.splitlines())
         done = to(full.fileno(), tmp_path, "decompress", "-f", "a.mdlz", "b.mdlz", *form)
         assert done.returncode == 1 and b"complete, but not reported" in done.stderr
-    assert [(tmp_path / f"{n}.mdlz").stat().st_size for n in "ab"] == [1058, 1058]
+    for name in "ab":
+        assert to(subprocess.DEVNULL, tmp_path, "test", f"{name}.mdlz").returncode == 0
 
 
 def test_a_reader_of_reports_who_leaves_costs_no_archive(tmp_path: Path) -> None:
@@ -146,4 +147,5 @@ def test_a_reader_of_reports_who_leaves_costs_no_archive(tmp_path: Path) -> None
     done = to(writer, tmp_path, "compress", "a", "b")
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
-    assert [(tmp_path / f"{n}.mdlz").stat().st_size for n in "ab"] == [1058, 1058]
+    for name in "ab":
+        assert to(subprocess.DEVNULL, tmp_path, "test", f"{name}.mdlz").returncode == 0
