@@ -35,7 +35,10 @@ METHODS = (*GENERAL_METHODS, "learned")
 
 
 def random_network(
-    seed: int = 0, config: ModelConfig = TINY, density: float = 0.02
+    seed: int = 0,
+    config: ModelConfig = TINY,
+    density: float = 0.02,
+    vocabulary: Vocabulary | None = None,
 ) -> IntegerNetwork:
     """A network that predicts badly but exactly; sparse, so that its archive is small."""
     rng = np.random.default_rng(seed)
@@ -43,7 +46,8 @@ def random_network(
     for name, shape in tensor_shapes(config).items():
         codes = rng.integers(-20, 21, shape) * (rng.random(shape) < density)
         tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1 << 10, exponent=16)
-    return IntegerNetwork(config, tensors, dict.fromkeys(activation_sites(config), 4))
+    exponents = dict.fromkeys(activation_sites(config), 4)
+    return IntegerNetwork(config, tensors, exponents, vocabulary or Vocabulary())
 
 
 def untrained(vocabulary: Vocabulary) -> IntegerNetwork:

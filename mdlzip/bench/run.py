@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
@@ -23,6 +26,7 @@ from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_jso
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions
 
+T = TypeVar("T")
 OnProgress = Callable[[str, float, float, str], None]
 _LIBRARIES = ("torch", "numpy", "zstandard", "brotli", "pyppmd")
 
@@ -115,10 +119,30 @@ def run_baselines(
     results = []
     for i, codec in enumerate(codecs):
         on_progress("baselines", i, len(codecs), codec.name)
-        results.append(codec.measure(path, chunk_size))
+        results.append(_interruptible(partial(codec.measure, path, chunk_size)))
     if codecs:
         on_progress("baselines", len(codecs), len(codecs), "")
     return results
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread: a signal does not wait for a library's long call.
+
+    A thread that is left behind goes down with the process.
+    """
+    outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((work(), None))
+        except BaseException as problem:
+            outcome.put((None, problem))
+
+    Thread(target=run, daemon=True).start()
+    found, problem = outcome.get()
+    if problem is not None:
+        raise problem
+    return cast("T", found)
 
 
 class PhaseTimer:
@@ -186,7 +210,7 @@ def run_model(
         decode_s = time.perf_counter() - start
         if not _same(path, back):
             raise VerifyFailed(f"{target} does not decode to {path}")
-        info = codec.inspect(str(target))
+        info = codec.inspect(str(target), memory=options.memory)
         figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
         if "weight_bytes" in figures:
             network, _ = codec.read_network(str(target), memory=options.memory)

@@ -19,7 +19,7 @@ from mdlzip.archive.writer import payload_archive_bytes, stored_archive_bytes
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
-from mdlzip.fileio import plain_errors
+from mdlzip.fileio import plain_errors, temporary_folder
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.process.cores import thread_count
 from mdlzip.symbols.layout import Layout
@@ -165,7 +165,7 @@ def _compress(
 
     with (
         suppress(_Cancelled),
-        plain_errors(f"cannot write a temporary file in {tempfile.gettempdir()}"),
+        plain_errors(f"cannot write a temporary file in {temporary_folder()}"),
     ):
         payload.encode(method, blocks(), corpus.size, stream.write, level)
 

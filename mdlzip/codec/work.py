@@ -208,7 +208,8 @@ def work_folder(target: Path | None, digest: bytes, parent: Path | None, *, resu
     stem = f".mdlzip-{os.geteuid()}-{digest.hex()[:16]}"
     if parent is not None:
         return parent / f"{stem}{SUFFIX}"
-    parent = Path(tempfile.gettempdir())
+    with plain_errors("cannot make a work folder"):
+        parent = Path(tempfile.gettempdir())
     if resume:
         pattern = re.compile(re.escape(stem) + r"-[0-9a-f]{16}" + re.escape(SUFFIX))
         ours = [e for e in os.scandir(parent) if pattern.fullmatch(e.name) and _is_ours(e)]

@@ -13,6 +13,7 @@ from mdlzip.fileio.checks import (
     is_stream,
     open_descriptor,
     plain_errors,
+    temporary_folder,
 )
 from mdlzip.fileio.identity import check_removable, remove_if_same, same_file, untouched
 from mdlzip.fileio.owner import Metadata, restored_mode
@@ -53,6 +54,7 @@ __all__ = [
     "restored_mode",
     "same_file",
     "spool",
+    "temporary_folder",
     "untouched",
 ]
 

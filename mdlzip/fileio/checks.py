@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def plain_errors(doing: str) -> Iterator[None]:
         if type(error).__name__ != "SafetensorError":
             raise
         raise MdlzipError(f"{doing}: {error}") from error
+
+
+def temporary_folder() -> str:
+    """What messages call the folder of temporary files, also where none can be written."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "the temporary folder"
 
 
 def reason_of(error: OSError) -> str:

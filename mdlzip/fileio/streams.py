@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, Self
 
 from mdlzip.errors import UsageError
 from mdlzip.fileio.atomic import COPY_BLOCK_BYTES
-from mdlzip.fileio.checks import own_descriptor, plain_errors
+from mdlzip.fileio.checks import own_descriptor, plain_errors, temporary_folder
 from mdlzip.fileio.owner import Metadata
 
 
@@ -46,7 +46,7 @@ def spool(stream: Readable, name: str) -> BinaryIO:
 
     name: what the stream is called in errors. Raises MdlzipError.
     """
-    with plain_errors(f"{name}: cannot keep it in a temporary file in {tempfile.gettempdir()}"):
+    with plain_errors(f"{name}: cannot keep it in a temporary file in {temporary_folder()}"):
         copy = tempfile.TemporaryFile()
     blocks = read_blocks(stream)
     try:
@@ -56,7 +56,7 @@ def spool(stream: Readable, name: str) -> BinaryIO:
             if not block:
                 break
             with plain_errors(
-                f"{name}: cannot keep it in a temporary file in {tempfile.gettempdir()}"
+                f"{name}: cannot keep it in a temporary file in {temporary_folder()}"
             ):
                 copy.write(block)
                 copy.flush()
@@ -143,7 +143,7 @@ class SpooledStream(DirectStream):
 
     def __init__(self, path: Path | None) -> None:
         super().__init__(path)
-        self._doing = f"cannot write a temporary file in {tempfile.gettempdir()}"
+        self._doing = f"cannot write a temporary file in {temporary_folder()}"
         with plain_errors(self._doing):
             self._spool = tempfile.TemporaryFile()
 

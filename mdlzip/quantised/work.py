@@ -14,13 +14,13 @@ from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.prepared import window_of
 from mdlzip.symbols.layout import Layout
 
-_PER_CELL = 1 << 8  # a weight that is decoded
+_PER_CELL = 1 << 10  # a weight that is decoded
 _PER_ATTENTION = 8  # a multiply-add of attention
 _PER_LAYER_STEP = 1 << 18  # a layer's calls for one position of a tile, whatever their sizes
 _PER_ANGLE = 1 << 6  # an entry of the tables of positions
 
-# Allowed: as much as the first few presets take for any file, and for each byte of the original
-# the products of a network of so many weights, more of them the more bytes the weights take.
+# Allowed: half a million weights for any file, and for each byte of the original the products of a
+# network of four million, or of 4,096 for each byte that the weights take.
 _FREE = 1 << 29
 _FREE_PER_BYTE = 1 << 22
 _PER_WEIGHT_BYTE = 1 << 12

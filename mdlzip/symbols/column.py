@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mdlzip.errors import MdlzipError
-from mdlzip.fileio import plain_errors
+from mdlzip.fileio import plain_errors, temporary_folder
 
 
 class Column:
@@ -25,7 +25,7 @@ class Column:
 
     def __init__(self, folder: Path | None, dtype: np.dtype) -> None:
         self.dtype, self._n = dtype, 0
-        self._doing = f"{folder or tempfile.gettempdir()}: cannot keep the symbols of the input"
+        self._doing = f"{folder or temporary_folder()}: cannot keep the symbols of the input"
         with plain_errors(self._doing):
             self._file = tempfile.TemporaryFile(dir=folder)
 

@@ -11,7 +11,6 @@ from tests.second_decoder.predictor import Predictor
 
 STORED, ZSTD, XZ, LEARNED = range(4)
 NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD = range(1, 7)
-FRAMED = 2**48 - 1
 NOT_IN_NAMES = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029", "/", "\\"}
 
 
@@ -64,11 +63,11 @@ def read_body(fields: Fields, method: int, size: int, limit: int) -> bytes:
 
 
 def section(fields: Fields, kind: int, most: int) -> Fields:
-    """The payload of the section that must follow, of at most so many bytes; none if framed."""
+    """The payload of the section that must follow, at most so long; none of a framed one."""
     head = Fields(fields.take(12), f"section {kind}")
     require(head.take(2) == bytes([kind, 0]), f"section {kind}: another kind, or flags")
     length, crc = head.number(6), head.number(4)
-    require(length <= most if kind != GROUPS else length == FRAMED, f"section {kind}: length")
+    require(length <= most if kind != GROUPS else length == most, f"section {kind}: length")
     payload = fields.take(length) if kind != GROUPS else b""
     require(crc32(payload, crc32(head.data[:8])) == crc, f"section {kind}: CRC")
     return Fields(payload, f"section {kind}")
@@ -93,7 +92,7 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     """The container is checked before anything is decoded."""
     config = read_config(section(fields, CONFIGURATION, 24))
     weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
-    section(fields, GROUPS, FRAMED)
+    section(fields, GROUPS, 2**48 - 1)
     group_bytes, frames = config.chunk_size * config.group_chunks, []
     for rest in range(size, 0, -group_bytes):
         length = fields.varint(4 * min(rest, group_bytes) + 64)
@@ -107,6 +106,7 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     crcs = [index.number(4) for _ in frames]
     index.end()
     require(fields.number(8) == index_at, "footer: offset of the index")
+    require(fields.left() == 32, "footer: not 40 bytes")
     if max(config.cells, size) > limit:
         raise Undecoded("more than this decoder was told to decode")
     predictor = Predictor(read_model(weights, config))
