@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from mdlzip.training.trainer import TrainResult
 
 
-_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
+_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these seconds
 
 
 @dataclass

@@ -239,4 +239,4 @@ class ArchiveInfo:
 
 
 def no_progress(phase: str, done: float, total: float, note: str) -> None:
-    """Progress that nobody watches."""
+    """For a caller that does not show progress."""

@@ -151,7 +151,7 @@ def imagenet(
         def problem(seed: int) -> Problem:
             return folder_problem("resnet-50", data, recipe, seed, size=size, workers=readers)
 
-        problem(0)  # a wrong folder must not be found out later
+        problem(0)  # a wrong folder must be refused before training
         return problem
 
     _study("resnet-50", call, make)

@@ -140,7 +140,7 @@ def run_sweep(
 
 
 def _has_teacher(sweep: Sweep, log: RunLog, run: dict[str, Any]) -> bool:
-    """Whether the weights of an unregularised run are there, or nobody asks for them."""
+    """Whether the weights of an unregularised run are there, or are not needed."""
     if not sweep.recipe.temperature or run.get("diverged"):
         return True
     return _teacher_path(sweep, log, run["key"]["seed"]).is_file()
