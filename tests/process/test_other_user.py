@@ -98,6 +98,7 @@ def machine_code(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.kernel"))
 
 
+@pytest.mark.slow
 def test_without_a_home_machine_code_is_kept_in_the_temporary_folder(installed: Path) -> None:
     temporary = own_folder(installed / "tmp", NOBODY)
     where = {"HOME": "/nonexistent", "TMPDIR": "{}/tmp"}
@@ -157,6 +158,7 @@ def test_training_and_reading_without_a_home(installed: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_doctor_says_that_nothing_is_kept(installed: Path) -> None:
     done = mdlzip(installed, NOBODY, "doctor", HOME="/nonexistent", NUMBA_CACHE_DIR="/nonexistent")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -207,6 +207,7 @@ def test_a_library_leaves_the_environment_alone() -> None:
     subprocess.run([sys.executable, "-c", program], env=cli_environment(), cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_steps_beside_a_busy_core(cli: RunCli, tmp_path: Path, prose: bytes) -> None:
     """Two threads and a program that wants a core of two: no collapse (it was a factor of ten)."""
     (tmp_path / "text").write_bytes(prose)
