@@ -105,6 +105,11 @@ class GroupCoder:
         self._make_room(0)
         return self._stream[: finish(self._coder, self._stream)].tobytes()
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of a decoder's stream that no symbol needed."""
+        return max(self._stream.size - int(self._coder[POSITION]), 0)
+
     def fill(self) -> np.ndarray:
         """int64 (B,): bytes of each chunk so far."""
         return self._lanes[:, FILL]
