@@ -12,6 +12,8 @@ REFERENCE_BYTES = 1 << 20  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
 MOST_WAVE_BYTES = 1 << 21  # larger ones would need too much memory: all their chunks are open
+_BITS = (21, 23, 22)  # of the tables at most: 160 MiB
+_COPIED_BITS = (18, 20, 18)  # 18 MiB, for each unit that is decoded at a time
 SOLID_BYTES = 1 << 22  # up to here "auto" gives up access for size
 
 
@@ -26,11 +28,11 @@ def choose_context(mode: str, layout: Layout) -> Context:
     if mode == REFERENCE:
         references = _spread(layout)
         known = min(len(references) * layout.group_bytes, layout.total_bytes)
-        bits = _table_bits(known + layout.group_bytes)
+        bits = _table_bits(known + layout.group_bytes, _COPIED_BITS)
         return Context(mode, bits, references=references)
     if mode == SOLID:
-        return Context(mode, _table_bits(layout.total_bytes), waves=_waves(layout))
-    return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes)))
+        return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout))
+    return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
 
 
 def _spread(layout: Layout) -> tuple[int, ...]:
@@ -51,11 +53,8 @@ def _waves(layout: Layout) -> tuple[int, ...]:
     return tuple(b - a for a, b in pairwise(edges))
 
 
-def _table_bits(known_bytes: int) -> tuple[int, int, int]:
+def _table_bits(known_bytes: int, most: tuple[int, int, int]) -> tuple[int, int, int]:
     """Log2 of buckets, records and heads for so many bytes of text."""
     bits = max(known_bytes - 1, 1).bit_length()
-    return (_within(bits - 2, 10, 19), _within(bits, 12, 22), _within(bits - 1, 10, 22))
-
-
-def _within(bits: int, low: int, high: int) -> int:
-    return max(low, min(bits, high))
+    wanted = (bits, bits + 2, bits)
+    return tuple(max(10, min(pair)) for pair in zip(wanted, most, strict=True))  # type: ignore[return-value]
