@@ -82,7 +82,7 @@ class Batch:
         return False
 
     def _report(self, outcome: Outcome) -> bool:
-        """Print a report; a finished file stays finished, whatever becomes of its report.
+        """Print a report; a finished file stays finished, even if its report cannot be printed.
 
         False if standard output is closed and the command makes nothing but reports.
         """
