@@ -94,16 +94,16 @@ class Strict:
 class Experts:
     """The experts, with the network as one of them."""
 
-    def __init__(self, group: GroupCoder, symbols: Symbols, stream: bytes | None) -> None:
-        self.group, self._symbols, self._stream = group, symbols, stream
+    def __init__(self, group: GroupCoder, symbols: Symbols) -> None:
+        self.group, self.symbols = group, symbols
 
     def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
         """See `UnitCoder`."""
-        self.group.step(chunks, look.values(), self._symbols.rank_of_place[places])
+        self.group.step(chunks, look.values(), self.symbols.rank_of_place[places])
 
     def decode(self, chunks: np.ndarray, look: Look) -> np.ndarray:
         """See `UnitCoder`."""
-        return self._symbols.place[self.group.step(chunks, look.values())]
+        return self.symbols.place[self.group.step(chunks, look.values())]
 
     def finish(self) -> bytes:
         """See `UnitCoder`."""
@@ -113,6 +113,25 @@ class Experts:
     def is_spent(self) -> bool:
         """See `UnitCoder`."""
         return self.group.unread_bytes == 0
+
+
+class Priced(Experts):
+    """An encoder that notes what each symbol takes.
+
+    bits: float32 (n,), in the order of the chunks; counts: int64 (B,), symbols of each chunk.
+    """
+
+    def __init__(self, coder: Experts, counts: np.ndarray) -> None:
+        super().__init__(coder.group, coder.symbols)
+        self.bits = np.zeros(int(counts.sum()), np.float32)
+        self._next = np.cumsum(counts) - counts
+
+    def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
+        """See `UnitCoder`."""
+        costs = np.empty(len(chunks), np.float32)
+        self.group.step(chunks, look.values(), self.symbols.rank_of_place[places], costs)
+        self.bits[self._next[chunks]] = costs
+        self._next[chunks] += 1
 
 
 class Coders:
@@ -146,4 +165,4 @@ class Coders:
         if data and not data[-1]:
             raise CorruptArchive("coded unit: ends in a zero byte, which is never written")
         group = GroupCoder(self._symbols, self._counts, known, n_chunks, self._chunk_size, data)
-        return Experts(group, self._symbols, data)
+        return Experts(group, self._symbols)

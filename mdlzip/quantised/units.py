@@ -11,14 +11,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 from zlib import crc32
 
 import numpy as np
 
 from mdlzip.errors import CorruptArchive, MdlzipError
 from mdlzip.process.cores import thread_count
-from mdlzip.quantised.coders import Coders, Experts, Look, UnitCoder
+from mdlzip.quantised.coders import Coders, Experts, Look, Priced, UnitCoder
 from mdlzip.quantised.cuts import check_end, pack_cut, read_cuts
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
@@ -26,11 +26,13 @@ from mdlzip.quantised.predictor import Predictor
 from mdlzip.quantised.tiles import DecodeTile, EncodeTile, Segment
 from mdlzip.quantised.turns import Tile, run_in_turn
 from mdlzip.quantised.workers import Workers
+from mdlzip.symbols.column import Column
 from mdlzip.symbols.context import REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
+R = TypeVar("R")
 Coded: TypeAlias = tuple[int, bytes | bytearray]
 """Number and coded bytes of a unit."""
 ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
@@ -119,33 +121,46 @@ def encode_units(
 
 
 def _encoded(work: _Work, tokens: Tokens) -> Generator[tuple[bytes, int]]:
+    return _each(work, lambda unit, threads: _encode_unit(work, tokens, unit, threads))
+
+
+def _each(work: _Work, task: Callable[[int, int], R]) -> Generator[R]:
+    """task(unit, threads) for every unit, those that others need one by one on all threads."""
     units = range(len(work.units))
     shared = list(itertools.takewhile(work.is_shared, units))
     for unit in shared:
-        yield _encode_unit(work, tokens, unit, work.threads)
+        yield task(unit, work.threads)
     rest = units[len(shared) :]
-    with closing(work.workers.map(lambda u: _encode_unit(work, tokens, u, 1), rest)) as coded:
-        yield from coded
+    with closing(work.workers.map(lambda unit: task(unit, 1), rest)) as done:
+        yield from done
 
 
 def _encode_unit(work: _Work, tokens: Tokens, unit: int, threads: int) -> tuple[bytes, int]:
-    """One coded unit."""
-    head, parts = b"", []
+    """One coded unit and its CRC-32."""
     groups = work.units.groups(unit)
-    for group in groups:
-        flat, ends = tokens.group(group)
-        head += pack_cut(work.vocabulary, flat, ends)
-        parts.append((flat, ends))
-    counts = np.concatenate([np.diff(ends, prepend=0) for _, ends in parts])
-    flat = np.concatenate([flat for flat, _ in parts])
+    head, flat, counts = _symbols_of(work, tokens, groups)
     coder = work.new_coder(unit, len(counts), None)
-    encode_chunks(work.predictor, work.vocabulary, coder, flat, counts, threads, work.workers.check)
+    _encode_with(work, coder, flat, counts, threads)
     work.learned(coder, unit)
-    if len(groups) == 1:
-        crc = tokens.crc32(groups[0])
-    else:
-        crc = _crc32(work.vocabulary, flat)
+    crc = tokens.crc32(groups[0]) if len(groups) == 1 else _crc32(work.vocabulary, flat)
     return head + coder.finish(), crc
+
+
+def _symbols_of(
+    work: _Work, tokens: Tokens, groups: Sequence[int]
+) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """(Cuts of the groups of a unit; their symbols, int16; symbols of each chunk, int64)."""
+    parts = [tokens.group(group) for group in groups]
+    head = b"".join(pack_cut(work.vocabulary, flat, ends) for flat, ends in parts)
+    counts = np.concatenate([np.diff(ends, prepend=0) for _, ends in parts])
+    return head, np.concatenate([flat for flat, _ in parts]), counts
+
+
+def _encode_with(
+    work: _Work, coder: UnitCoder, flat: np.ndarray, counts: np.ndarray, threads: int
+) -> None:
+    check = work.workers.check
+    encode_chunks(work.predictor, work.vocabulary, coder, flat, counts, threads, check)
 
 
 def encode_chunks(
@@ -189,6 +204,46 @@ def _shares(n: int, most: int, threads: int) -> Iterator[np.ndarray]:
     size = min(most, max(-(-n // threads), _LEAST_SHARED))
     for start in range(0, n, size):
         yield np.arange(start, min(start + size, n))
+
+
+def expert_costs(
+    tokens: Tokens,
+    context: Context,
+    *,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Column, int]:
+    """What the experts would spend without a network: (bits of every symbol, bytes of all units).
+
+    The column, float16, has the order of the symbols of `tokens` and is closed with them. What a
+    network is worth beside the experts is seen against it alone.
+    """
+    layout = tokens.layout
+    work = _Work(None, tokens.vocabulary, layout, context, "cpu", threads)
+    column, waiting = tokens.new_column(np.dtype(np.float16)), dict[int, np.ndarray]()
+    done = total = next_group = 0
+
+    def price(unit: int, threads: int) -> tuple[dict[int, np.ndarray], int]:
+        groups = work.units.groups(unit)
+        head, flat, counts = _symbols_of(work, tokens, groups)
+        coder = Priced(cast("Experts", work.new_coder(unit, len(counts), None)), counts)
+        _encode_with(work, coder, flat, counts, threads)
+        work.learned(coder, unit)
+        edges = np.cumsum([len(tokens.group(group)[0]) for group in groups])
+        parts = np.split(coder.bits, edges[:-1])
+        return dict(zip(groups, parts, strict=True)), len(head) + len(coder.finish())
+
+    with closing(_each(work, price)) as priced:
+        for unit, (parts, size) in enumerate(priced):
+            waiting |= parts
+            while next_group in waiting:
+                column.append(waiting.pop(next_group))
+                next_group += 1
+            done, total = done + work.units.n_bytes(unit), total + size
+            if on_progress:
+                on_progress(done, layout.total_bytes)
+    column.flush()
+    return column, total
 
 
 class UnitDecoder:
