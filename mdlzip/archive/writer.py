@@ -24,9 +24,9 @@ from mdlzip.archive.sections import (
     pack_section,
     section_head,
 )
-from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError
 from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import CHUNK, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 
@@ -47,7 +47,7 @@ class Writable(Protocol):
 class Model:
     """What a learned archive says before its groups; weights: packed, with its three lines."""
 
-    config: ModelConfig
+    config: NetworkConfig
     layout: Layout
     weights: bytes
     weight_lines: dict[str, int]

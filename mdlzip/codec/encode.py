@@ -34,7 +34,6 @@ from mdlzip.codec.options import (
 )
 from mdlzip.codec.resume import take_up
 from mdlzip.codec.work import WorkFolder, identity, work_folder
-from mdlzip.config import ModelConfig
 from mdlzip.corpus import STDIN, Corpus, is_standard_stream, open_corpus
 from mdlzip.errors import (
     CorruptArchive,
@@ -59,7 +58,7 @@ from mdlzip.fileio import (
     open_output,
     plain_errors,
 )
-from mdlzip.networks.registry import n_cells
+from mdlzip.networks.registry import NetworkConfig, n_cells
 from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
@@ -282,7 +281,7 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _check_memory(job: _Job, config: ModelConfig) -> None:
+def _check_memory(job: _Job, config: NetworkConfig) -> None:
     """LimitExceeded if the archive would not open under the limit that was given for it."""
     check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
     least = n_cells(config) // 64  # bytes of weights, at the least

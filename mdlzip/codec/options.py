@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdlzip import limits
-from mdlzip.config import ModelConfig, check_method, load_preset
+from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
+from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import MODES
 
 Progress = Callable[[str, float, float, str], None]
@@ -189,7 +190,7 @@ class CompressReport:
     ledger: dict[str, int]
     candidates: dict[str, int]
     skipped_training: str | None = None
-    config: ModelConfig | None = None
+    config: NetworkConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None
     nnz: int | None = None
@@ -237,7 +238,7 @@ class ArchiveInfo:
     decode_memory_bytes: int
     decode_threads: int | None = None
     decode_operations: int | None = None
-    config: ModelConfig | None = None
+    config: NetworkConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None
     n_groups: int | None = None

@@ -77,7 +77,7 @@ class Predictor:
         check: Callable[[], None] = _nothing,
     ) -> None:
         self.net = prepare(network)
-        self.config = network.config
+        self.config = self.net.config
         self.vocabulary = network.vocabulary
         if self.vocabulary.longest > max(chunk_size // 2, 1):
             raise ExportRefused("a merge stands for more than half a chunk")

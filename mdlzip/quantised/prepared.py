@@ -170,7 +170,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
 
     Raises ExportRefused if an exponent, a step or a sum is outside what the predictor can carry.
     """
-    c, e = net.config, net.exponents
+    c, e = net.shape, net.exponents
     for site, spec in site_specs(c).items():
         if not spec.allows(e[site]):
             raise ExportRefused(f"activation exponent {e[site]} at {site} is out of range")
@@ -215,7 +215,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
 
 def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Gain and bias, float64 of unit 2**-12; empty with RMS norms."""
-    if net.config.norm == "rms":
+    if net.shape.norm == "rms":
         return _EMPTY, _EMPTY
     gain = fixed(net.tensors[name + ".gain"], RESIDUAL_BITS)
     bias = fixed(net.tensors[name + ".bias"], RESIDUAL_BITS)
@@ -226,11 +226,11 @@ def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarra
 
 def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Product) -> Part:
     gain, bias = _norm_vectors(net, p.rsplit(".", 1)[0] + "." + norm)
-    taps = np.zeros((0, net.config.d_model))
-    if net.config.conv_width:
+    taps = np.zeros((0, net.shape.d_model))
+    if net.shape.conv_width:
         taps = fixed(net.tensors[p + ".conv"], RESIDUAL_BITS)
         _check_size(p + ".conv", taps, MAX_TAP)
-        normed = np.full(net.config.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
+        normed = np.full(net.shape.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
         if gain.size:
             normed = _NORMED_PER_GAIN * np.abs(gain) + np.abs(bias)
         _check_size(p + ".conv with its norm", normed * np.abs(taps).sum(axis=0), MAX_CONVOLUTION)

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mdlzip.errors import CorruptArchive, MdlzipError
+from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError
 from mdlzip.process.cores import thread_count
 from mdlzip.quantised.coders import Coders, Experts, Look, Priced, UnitCoder
 from mdlzip.quantised.cuts import check_end, pack_cut, read_cuts
@@ -27,7 +27,7 @@ from mdlzip.quantised.tiles import DecodeTile, EncodeTile, Segment
 from mdlzip.quantised.turns import Tile, run_in_turn
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.column import Column
-from mdlzip.symbols.context import REFERENCE, SOLID, STRICT, Context, Units
+from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
@@ -57,9 +57,11 @@ class _Work:
         self.context, self.device = context, device
         self.threads = thread_count(threads)
         self.workers = Workers(self.threads)
+        if context.mode == CHUNK and (network is None or not network.tensors):
+            raise ExportRefused("without a network chunks must know of others")
         self.coders = Coders(context, vocabulary, layout.chunk_size)
         self.predictor = None
-        if network is not None:
+        if network is not None and network.tensors:
             self.predictor = Predictor(
                 network,
                 layout.chunk_size,
