@@ -71,7 +71,7 @@ from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
 if TYPE_CHECKING:
     from mdlzip.training.checkpoint import Checkpoint
-    from mdlzip.training.trainer import TrainResult
+    from mdlzip.training.loop import TrainResult
 
 
 _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
