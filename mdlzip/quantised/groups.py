@@ -14,7 +14,6 @@ from contextlib import closing
 from typing import TypeAlias
 
 import numpy as np
-import torch
 
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive, ExportRefused
@@ -33,16 +32,6 @@ ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activatio
 _CUDA_TILE_CHUNKS = 8192
 _CUT = "<IH"  # chunks of a group, bytes of the last
 _LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
-
-
-def _counts_at(predictor: Predictor, gaps: object, t: int, rows: np.ndarray) -> np.ndarray:
-    if isinstance(gaps, torch.Tensor):
-        return predictor.count_table[gaps[torch.from_numpy(rows), t].cpu().numpy()]
-    from mdlzip.quantised.kernels_cpu import take_counts
-
-    out = np.empty((len(rows), predictor.vocabulary.n_symbols))
-    take_counts(gaps, predictor.count_table, t, rows, out)
-    return out
 
 
 def _ranks(vocabulary: Vocabulary, symbols: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -73,14 +62,12 @@ def encode_group(predictor: Predictor, flat: np.ndarray, ends: np.ndarray) -> by
     for i in range(0, len(symbols), tile):
         previous = shifted(symbols[i : i + tile])
         parts.append(predictor.forward(previous, predictor.new_state(len(previous))))
-    gaps = parts[0]
-    if len(parts) > 1:
-        gaps = np.concatenate(parts) if predictor.fused else torch.cat(parts)
+    gaps = predictor.join(parts)
     encoder = Encoder()
     for t in range(symbols.shape[1]):
         predictor.check()
         rows = np.flatnonzero(counts > t)
-        encoder.encode(columns[t, rows], _counts_at(predictor, gaps, t, rows))
+        encoder.encode(columns[t, rows], predictor.counts(gaps, t, rows))
     return _pack_cut(vocabulary, flat, ends) + encoder.finish()
 
 
@@ -145,7 +132,7 @@ def _predictor(
     )
     start = np.full((1, 1), START_SYMBOL, np.int16)
     gaps = predictor.forward(start, predictor.new_state(1))
-    _counts_at(predictor, gaps, 0, np.zeros(1, np.int64))
+    predictor.counts(gaps, 0, np.zeros(1, np.int64))
     return predictor
 
 
@@ -172,7 +159,7 @@ def decode_batch(predictor: Predictor, layout: Layout, batch: Batch) -> list[tup
             rows = edges[i] + np.flatnonzero(unfinished[edges[i] : edges[i + 1]])
             if not len(rows):
                 continue
-            new = symbols[decoder.decode(_counts_at(predictor, gaps, 0, rows))]
+            new = symbols[decoder.decode(predictor.counts(gaps, 0, rows))]
             fits = vocabulary.append(out, fill, lines[rows], new)
             if not fits:
                 raise CorruptArchive(f"group {batch[i][0]}: a symbol goes beyond its chunk")
