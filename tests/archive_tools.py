@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +23,14 @@ from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
 from mdlzip.config import ModelConfig, load_preset
 from mdlzip.networks.registry import activation_sites, tensor_shapes
-from mdlzip.quantised.network import (
-    IntegerNetwork,
-    QuantTensor,
-)
+from mdlzip.quantised.coders import Strict
+from mdlzip.quantised.cuts import pack_cut
+from mdlzip.quantised.network import IntegerNetwork, QuantTensor
+from mdlzip.quantised.predictor import Predictor
+from mdlzip.quantised.units import UnitDecoder, encode_chunks, encode_units
+from mdlzip.symbols.context import STRICT, Context
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import Vocabulary
 from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 
@@ -48,6 +53,32 @@ def random_network(
         tensors[name] = QuantTensor(codes.astype(np.int8), mantissa=1 << 10, exponent=16)
     exponents = dict.fromkeys(activation_sites(config), 4)
     return IntegerNetwork(config, tensors, exponents, vocabulary or Vocabulary())
+
+
+def encode_group(predictor: Predictor, flat: np.ndarray, ends: np.ndarray) -> bytes:
+    """A group by itself, under the strict protocol."""
+    vocabulary, coder = predictor.vocabulary, Strict()
+    encode_chunks(predictor, vocabulary, coder, flat, np.diff(ends, prepend=0))
+    return pack_cut(vocabulary, flat, ends) + coder.finish()
+
+
+def encode_all(
+    network: IntegerNetwork, tokens: Tokens, context: Context = STRICT, threads: int = 1
+) -> list[bytes]:
+    """Coded bytes of every unit."""
+    return [coded for coded, _ in encode_units(network, tokens, context, threads=threads)]
+
+
+def decode_all(
+    network: IntegerNetwork,
+    layout: Layout,
+    coded: Iterable[tuple[int, bytes]],
+    context: Context = STRICT,
+    threads: int = 1,
+) -> list[bytes]:
+    """The bytes of every unit of `coded`."""
+    decoder = UnitDecoder(network, network.vocabulary, layout, context, threads=threads)
+    return [plain for _, plain in decoder.decode(coded)]
 
 
 def untrained(vocabulary: Vocabulary) -> IntegerNetwork:
@@ -73,7 +104,12 @@ def sample(method: str) -> bytes:
 
 
 def make_archive(
-    folder: Path, method: str, data: bytes | None = None, *, chunk_size: int = 256
+    folder: Path,
+    method: str,
+    data: bytes | None = None,
+    *,
+    chunk_size: int = 256,
+    context: str = "chunk",
 ) -> bytes:
     """The bytes of an archive of that method, made by the codec (zstd and xz by its parts)."""
     data = sample(method) if data is None else data
@@ -81,7 +117,12 @@ def make_archive(
     source.write_bytes(data)
     if method == "learned":
         options = CompressOptions(
-            group_chunks=1, chunk_size=chunk_size, force=True, threads=1, device="cpu"
+            group_chunks=1,
+            chunk_size=chunk_size,
+            force=True,
+            threads=1,
+            device="cpu",
+            context=context,
         )
         mdlzip.compress(source, target, options, network=random_network())
         return target.read_bytes()

@@ -56,24 +56,27 @@ def learned_ledger(
     weights: Mapping[str, int],
     lengths: Iterable[int],
     optional: Iterable[int] = (),
+    *,
+    context_bytes: int = 0,
 ) -> Ledger:
     """Lines of a learned archive.
 
     config_bytes: payload of the configuration section; weights: positions, values and scales in
-    bytes; lengths: coded bytes of every group.
+    bytes; lengths: coded bytes of every unit; context_bytes: payload of the context section, 0
+    where there is none.
     """
     sizes = list(optional)
-    lines = _frame(4 + bool(name_bytes) + len(sizes), name_bytes, sum(sizes))
-    data = groups = varints = 0
+    lines = _frame(4 + bool(name_bytes) + bool(context_bytes) + len(sizes), name_bytes, sum(sizes))
+    data = units = varints = 0
     for length in lengths:
         data += length
-        groups += 1
+        units += 1
         varints += len(put_varint(length))
     return {
         **lines,
-        "configuration": config_bytes,
+        "configuration": config_bytes + context_bytes,
         **{name: weights[name] for name in ("positions", "values", "scales")},
         "data": data,
         "index": 2 * varints + INDEX_OFFSET_BYTES,
-        "checksums": lines["checksums"] + 2 * CRC_BYTES * groups,
+        "checksums": lines["checksums"] + 2 * CRC_BYTES * units,
     }

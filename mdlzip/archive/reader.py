@@ -9,11 +9,12 @@ from zlib import crc32
 
 from mdlzip.archive.blocks import table_bytes, unpack_table
 from mdlzip.archive.config_section import unpack_config
+from mdlzip.archive.context_section import context_ceiling, unpack_context
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, Method, unpack_header
 from mdlzip.archive.index import (
-    MIN_GROUP_BYTES,
-    GroupTable,
+    MIN_UNIT_BYTES,
+    UnitTable,
     coded_ceiling,
     index_ceiling,
     unpack_index,
@@ -46,6 +47,7 @@ from mdlzip.limits import (
     WEIGHT_SLACK_BYTES,
 )
 from mdlzip.networks.registry import n_cells
+from mdlzip.symbols.context import STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 
 
@@ -53,8 +55,9 @@ class ArchiveReader:
     """One pass over an archive.
 
     Attributes after construction: header, name (None if not stored), and for learned archives
-    config and layout. Then, in this order: `weights()`, `frames()` to its end, `finish()` for
-    learned archives, which puts the original's SHA-256 into `digest`; for the others see `general`.
+    config, layout, context and units. Then, in this order: `weights()`, `frames()` to its end,
+    `finish()` for learned archives, which puts the original's SHA-256 into `digest`; for the others
+    see `general`.
 
     total: size of the archive if known (a seekable file), so that truncation is seen at once.
     Every method raises CorruptArchive (the header also UnsupportedVersion).
@@ -67,7 +70,7 @@ class ArchiveReader:
         self.header = unpack_header(head)
         self.name: str | None = None
         self.optional: list[int] = []
-        self.table = GroupTable.empty()
+        self.table = UnitTable.empty()
         self.digest = b""
         method, size = self.header.method, self.header.size
         if method is Method.STORED:
@@ -139,15 +142,22 @@ class ArchiveReader:
         self.config: ModelConfig
         self.layout: Layout
         self.config, self.layout = unpack_config(payload, self.header.size, base)
-        self._check_total(self.source.offset + self.layout.n_groups * MIN_GROUP_BYTES)
+        self.context: Context = STRICT
+        self._section = read_section_header(self.source)
+        if self._section.kind == Kind.CONTEXT:
+            base = self.source.offset
+            payload = read_payload(self.source, self._section, context_ceiling(self.layout))
+            self.context = unpack_context(payload, self.layout, base)
+            self._section = read_section_header(self.source)
+        self.units = Units(self.layout, self.context)
+        self._check_total(self.source.offset + len(self.units) * MIN_UNIT_BYTES)
 
     def weights_section(self) -> SectionSource:
         """The weights section, to be read in pieces; `end_of` must follow when all are read."""
-        section = read_section_header(self.source)
+        section = self._section
         self._expect(section, Kind.WEIGHTS)
         check_length(section, WEIGHT_BYTES_PER_CELL * n_cells(self.config) + WEIGHT_SLACK_BYTES)
         self._check_total(self.source.offset + section.length + self._footer_bytes())
-        self._section = section
         return SectionSource(self.source, section.length, section.seed, section.label)
 
     def end_of(self, part: SectionSource) -> None:
@@ -164,21 +174,22 @@ class ArchiveReader:
         return payload
 
     def frames(self) -> Iterator[tuple[int, bytes | bytearray]]:
-        """Number and coded bytes of every group, each one's checksum verified."""
+        """Number and coded bytes of every unit, each one's checksum verified."""
         section = read_section_header(self.source)
         self._expect(section, Kind.GROUPS)
         check_framed(section)
-        for group in range(self.layout.n_groups):
-            length = self._varint(f"length of group {group}", coded_ceiling(self.layout, group))
-            (crc,) = struct.unpack("<I", self.source.exactly(4, f"checksum of group {group}"))
-            coded = self.source.exactly(length, f"data of group {group}")
+        for unit in range(len(self.units)):
+            ceiling = coded_ceiling(self.units.n_bytes(unit))
+            length = self._varint(f"length of unit {unit}", ceiling)
+            (crc,) = struct.unpack("<I", self.source.exactly(4, f"checksum of unit {unit}"))
+            coded = self.source.exactly(length, f"data of unit {unit}")
             if crc32(coded) != crc:
                 raise CorruptArchive(
-                    f"group {group}: checksum mismatch of its coded data"
+                    f"unit {unit}: checksum mismatch of its coded data"
                     f" (ends at offset {self.source.offset})"
                 )
             self.table.lengths.append(length)
-            yield group, coded
+            yield unit, coded
 
     def _varint(self, what: str, ceiling: int) -> int:
         raw, base = bytearray(), self.source.offset
@@ -188,28 +199,28 @@ class ArchiveReader:
                 raise CorruptArchive(f"{what}: more than {ceiling} (offset {base})")
         return Cursor(raw, "frame", base).varint(what, ceiling)
 
-    def finish(self) -> GroupTable:
+    def finish(self) -> UnitTable:
         """Index and footer, cross-checked with the frames read; the index is returned."""
         table = self._tail()
         if table.lengths != self.table.lengths:
-            raise CorruptArchive("index section: its lengths are not those of the groups")
+            raise CorruptArchive("index section: its lengths are not those of the units")
         return table
 
-    def _tail(self) -> GroupTable:
+    def _tail(self) -> UnitTable:
         """Index and footer at the current offset."""
         index_offset = self.source.offset
         section = read_section_header(self.source)
         self._expect(section, Kind.INDEX)
         base = self.source.offset
-        payload = read_payload(self.source, section, index_ceiling(self.layout))
-        table = unpack_index(payload, self.layout, base)
+        payload = read_payload(self.source, section, index_ceiling(self.units))
+        table = unpack_index(payload, self.units, base)
         (stored,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
         if stored != index_offset:
             raise CorruptArchive(f"footer: index offset {stored}, the index is at {index_offset}")
         self._read_digest()
         return table
 
-    def jump_to_index(self) -> tuple[GroupTable, int]:
+    def jump_to_index(self) -> tuple[UnitTable, int]:
         """After the weights, on a seekable file: the index, and where the first frame begins."""
         section = read_section_header(self.source)
         self._expect(section, Kind.GROUPS)
@@ -226,7 +237,7 @@ class ArchiveReader:
             self.finish()
             raise
 
-    def _index_from_footer(self, start: int) -> GroupTable:
+    def _index_from_footer(self, start: int) -> UnitTable:
         end = (self.total or 0) - self._footer_bytes()
         self.source.seek(max(start, end))
         (offset,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
@@ -235,10 +246,10 @@ class ArchiveReader:
         self.source.seek(offset)
         table = self._tail()
         if start + sum(map(frame_bytes, table.lengths)) != offset:
-            raise CorruptArchive("index section: the groups do not fill the groups section")
+            raise CorruptArchive("index section: the units do not fill the groups section")
         return table
 
-    def scan(self) -> GroupTable:
+    def scan(self) -> UnitTable:
         """Check the container from the groups to the end, then return to the groups.
 
         Only on a seekable file, and after the weights; nothing is decoded.
@@ -248,7 +259,7 @@ class ArchiveReader:
             pass
         table = self.finish()
         self.source.seek(mark)
-        self.table = GroupTable.empty()
+        self.table = UnitTable.empty()
         return table
 
     @property
@@ -284,5 +295,5 @@ class ArchiveReader:
 
 
 def frame_bytes(length: int) -> int:
-    """Bytes of the frame around a coded group of `length` bytes."""
+    """Bytes of the frame around a coded unit of `length` bytes."""
     return len(put_varint(length)) + 4 + length

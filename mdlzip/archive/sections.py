@@ -29,6 +29,7 @@ class Kind(IntEnum):
     GROUPS = 4
     INDEX = 5
     PAYLOAD = 6
+    CONTEXT = 7
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from zlib import crc32
 
 from mdlzip.archive.blocks import BlockSums, n_blocks, pack_table, table_bytes
 from mdlzip.archive.config_section import config_bytes, pack_config
+from mdlzip.archive.context_section import context_bytes, pack_context
 from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.header import HEADER_BYTES, Header
-from mdlzip.archive.index import GroupTable
+from mdlzip.archive.index import UnitTable
 from mdlzip.archive.ledger import Ledger, learned_ledger, payload_ledger, stored_ledger
 from mdlzip.archive.sections import (
     DIGEST_BYTES,
@@ -26,6 +27,7 @@ from mdlzip.archive.sections import (
 from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError
 from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.symbols.context import CHUNK, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 
 
@@ -49,6 +51,7 @@ class Model:
     layout: Layout
     weights: bytes
     weight_lines: dict[str, int]
+    context: Context = STRICT
 
 
 class _Counting:
@@ -125,35 +128,40 @@ def write_learned(
     header: Header,
     name: str | None,
     model: Model,
-    groups: Iterable[tuple[bytes, int]],
+    units: Iterable[tuple[bytes, int]],
     digest: bytes,
 ) -> Ledger:
-    """A learned archive; groups: coded bytes of each group and CRC-32 of what they decode to.
+    """A learned archive; units: coded bytes of each unit and CRC-32 of what they decode to.
 
-    Raises MdlzipError if there are more or fewer groups than the layout has.
+    Raises MdlzipError if there are more or fewer units than there must be.
     """
     out = _Counting(sink)
     out.write(header.pack())
     out.write(_name_section(name))
     out.write(pack_section(Kind.CONFIGURATION, pack_config(model.config, model.layout)))
+    if model.context.mode != CHUNK:
+        out.write(pack_section(Kind.CONTEXT, pack_context(model.context)))
     out.write(pack_section(Kind.WEIGHTS, model.weights))
     out.write(framed_header(Kind.GROUPS))
-    table = GroupTable.empty()
-    for coded, crc in groups:
+    table = UnitTable.empty()
+    expected = Units(model.layout, model.context)
+    for coded, crc in units:
         out.write(put_varint(len(coded)) + struct.pack("<I", crc32(coded)))
         out.write(coded)
         table.lengths.append(len(coded))
         table.crcs.append(crc)
-    if len(table.lengths) != model.layout.n_groups:
-        raise MdlzipError(
-            f"internal error: {len(table.lengths)} groups coded of {model.layout.n_groups}"
-        )
+    if len(table.lengths) != len(expected):
+        raise MdlzipError(f"internal error: {len(table.lengths)} units coded of {len(expected)}")
     index_offset = out.offset
     out.write(pack_section(Kind.INDEX, table.pack()))
     out.write(struct.pack("<Q", index_offset) + digest)
     name_bytes = len((name or "").encode())
     ledger = learned_ledger(
-        name_bytes, config_bytes(model.config), model.weight_lines, table.lengths
+        name_bytes,
+        config_bytes(model.config),
+        model.weight_lines,
+        table.lengths,
+        context_bytes=context_bytes(model.context),
     )
     return _balanced(ledger, out.offset)
 

@@ -281,13 +281,22 @@ class Recipe(Settings):
             help="Chunks per group, the unit of random access. [default: about 64 KiB]",
         ),
     ] = None
+    context: Annotated[
+        str,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            help="What is known beside a chunk's own past: chunk (nothing), group, reference,"
+            " solid or auto.",
+        ),
+    ] = "auto"
     seed: Annotated[
         int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")
     ] = 0
 
     def chosen(self) -> Mapping[str, Any]:
         """Fields of `CompressOptions`."""
-        more = {"method": self.method, "group_chunks": self.group_chunks, "seed": self.seed}
+        more = {name: getattr(self, name) for name in ("method", "group_chunks", "context", "seed")}
         return {**super().chosen(), **more}
 
 

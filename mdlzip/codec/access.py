@@ -19,7 +19,7 @@ from mdlzip.archive.general import block_table, content
 from mdlzip.archive.header import HEADER_BYTES, Method
 from mdlzip.archive.payload import memory_bytes
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import group_decoder
+from mdlzip.codec.decode import split_unit, unit_decoder
 from mdlzip.codec.fitting import Machine, load
 from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
 from mdlzip.fileio import checked_path, plain_errors
@@ -27,7 +27,7 @@ from mdlzip.limits import CHECK_BLOCK_BYTES, DEFAULT_MEMORY_BYTES
 from mdlzip.resources import check_memory
 
 if TYPE_CHECKING:
-    from mdlzip.quantised.groups import GroupDecoder
+    from mdlzip.quantised.units import UnitDecoder
 
 CACHED_GROUPS = 8
 CACHED_BYTES = 1 << 23
@@ -173,12 +173,14 @@ class _Learned:
 
     def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
         self._file = file
-        self._layout = reader.layout
+        self._reader = reader
+        self._layout, self._units = reader.layout, reader.units
         self._network, self._fit = load(reader, machine)
         check_memory(self._fit.memory_bytes + CACHED_BYTES + BATCH_BYTES, machine.memory)
         self._table, first = reader.jump_to_index()
         self._offsets = list(accumulate(map(frame_bytes, self._table.lengths), initial=first))
         self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._known: dict[int, bytes] = {}  # groups that others build on, kept for good
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         width = self._layout.group_bytes
@@ -191,34 +193,52 @@ class _Learned:
 
     def _groups(self, groups: range) -> Iterator[tuple[int, bytes]]:
         """Decoded groups in order, from the cache where they are."""
+        self._learn(max(map(self._units.unit_of, groups)))
         plain = {g: self._cache[g] for g in groups if g in self._cache}
-        coded = [(g, self._coded(g)) for g in groups if g not in plain]
+        plain |= {g: self._known[g] for g in groups if g in self._known}
+        coded = [(u, self._coded(u)) for g in groups if g not in plain for u in [self._unit(g)]]
         if coded:
             with closing(self._decoder.decode(coded)) as decoded:
-                for group, data in decoded:
-                    self._check(group, data)
-                    plain[group] = data
+                for unit, data in decoded:
+                    self._check(unit, data)
+                    plain[self._units.groups(unit)[0]] = data
         for group in groups:
-            self._keep(group, plain[group])
+            if group not in self._known:
+                self._keep(group, plain[group])
             yield group, plain[group]
 
+    def _learn(self, unit: int) -> None:
+        """Decode what `unit` builds on, and itself if others do, unless that is done."""
+        decoder = self._decoder
+        needed = min(decoder.needed_units, max(unit, 0) + 1)
+        missing = range(decoder.known_units, needed)
+        if not missing:
+            return
+        with closing(decoder.decode((u, self._coded(u)) for u in missing)) as decoded:
+            for number, data in decoded:
+                self._check(number, data)
+                self._known |= split_unit(self._units, self._units.groups(number), data)
+
+    def _unit(self, group: int) -> int:
+        return self._units.unit_of(group)
+
     @cached_property
-    def _decoder(self) -> GroupDecoder:
-        return group_decoder(self._network, self._layout, self._fit)
+    def _decoder(self) -> UnitDecoder:
+        return unit_decoder(self._network, self._reader, self._fit)
 
-    def _check(self, group: int, plain: bytes) -> None:
-        if crc32(plain) != self._table.crcs[group]:
-            raise CorruptArchive(f"group {group}: decodes to other bytes than were compressed")
+    def _check(self, unit: int, plain: bytes) -> None:
+        if crc32(plain) != self._table.crcs[unit]:
+            raise CorruptArchive(f"unit {unit}: decodes to other bytes than were compressed")
 
-    def _coded(self, group: int) -> bytes:
-        length = self._table.lengths[group]
-        self._file.seek(self._offsets[group])
-        frame = Cursor(self._file.read(frame_bytes(length)), f"group {group}", self._offsets[group])
+    def _coded(self, unit: int) -> bytes:
+        length = self._table.lengths[unit]
+        self._file.seek(self._offsets[unit])
+        frame = Cursor(self._file.read(frame_bytes(length)), f"unit {unit}", self._offsets[unit])
         if frame.take(len(put_varint(length)), "length") != put_varint(length):
-            raise CorruptArchive(f"group {group}: its length is not the one in the index")
+            raise CorruptArchive(f"unit {unit}: its length is not the one in the index")
         crc, coded = frame.u32("checksum"), bytes(frame.take(length, "coded data"))
         if crc32(coded) != crc:
-            raise CorruptArchive(f"group {group}: checksum mismatch of its coded data")
+            raise CorruptArchive(f"unit {unit}: checksum mismatch of its coded data")
         return coded
 
     def _keep(self, group: int, plain: bytes) -> None:

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -45,10 +45,10 @@ from mdlzip.fileio import (
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
-from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.context import REFERENCE, Units
 
 if TYPE_CHECKING:
-    from mdlzip.quantised.groups import GroupDecoder
+    from mdlzip.quantised.units import UnitDecoder
 
 Sink = Callable[[bytes], object]
 
@@ -176,33 +176,62 @@ def decode_archive(
 
 
 def learned_blocks(reader: ArchiveReader, machine: Machine) -> Generator[bytes]:
-    """Decoded groups in order, each checked against the index.
+    """Decoded bytes in order, those of each unit checked against the index.
 
-    On a file the container is checked from end to end before the first group is decoded, since
+    On a file the container is checked from end to end before the first unit is decoded, since
     decoding may take hours; on a pipe the index comes last and so does its check.
     """
     network, fit = load(reader, machine)
     known = reader.scan().crcs if reader.total is not None else None
     frames = reader.frames()
-    crcs = array("I")
-    with closing(group_decoder(network, reader.layout, fit).decode(frames)) as groups:
-        for group, plain in groups:
-            start, stop = reader.layout.group_span(len(crcs))
-            if group != len(crcs) or len(plain) != stop - start:
-                raise MdlzipError(f"internal error: group {group} decoded to {len(plain)} bytes")
+    crcs, order = array("I"), InOrder(reader.units)
+    with closing(unit_decoder(network, reader, fit).decode(frames)) as units:
+        for unit, plain in units:
+            if unit != len(crcs) or len(plain) != reader.units.n_bytes(unit):
+                raise MdlzipError(f"internal error: unit {unit} decoded to {len(plain)} bytes")
             crcs.append(crc32(plain))
             if known is not None:
-                _check_groups(crcs[-1:], known[group : group + 1], group)
+                _check_units(crcs[-1:], known[unit : unit + 1], unit)
+            yield from order.take(unit, plain)
+    if len(crcs) != len(reader.units) or any(True for _ in frames):
+        raise MdlzipError(f"internal error: {len(crcs)} units decoded")
+    _check_units(crcs, reader.finish().crcs, 0)
+
+
+class InOrder:
+    """Puts the bytes of units into the order of the file; reference groups wait for their turn."""
+
+    def __init__(self, units: Units) -> None:
+        self._units = units
+        self._next = 0
+        self._waiting: dict[int, bytes] = {}
+
+    def take(self, unit: int, plain: bytes) -> Iterator[bytes]:
+        """What can be given out now that the bytes of `unit` are here."""
+        groups = self._units.groups(unit)
+        if self._units.context.mode != REFERENCE:
             yield plain
-    if len(crcs) != reader.layout.n_groups or any(True for _ in frames):
-        raise MdlzipError(f"internal error: {len(crcs)} groups decoded")
-    _check_groups(crcs, reader.finish().crcs, 0)
+            return
+        self._waiting |= split_unit(self._units, groups, plain)
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
+            self._next += 1
 
 
-def group_decoder(network: IntegerNetwork, layout: Layout, fit: Fit) -> GroupDecoder:
-    """What decodes groups of the archive; CorruptArchive if no encoder made such a network."""
+def split_unit(units: Units, groups: Sequence[int], plain: bytes) -> dict[int, bytes]:
+    """The bytes of each group of a unit."""
+    parts, start = {}, 0
+    for group in groups:
+        begin, end = units.layout.group_span(group)
+        parts[group] = plain[start : start + end - begin]
+        start += end - begin
+    return parts
+
+
+def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> UnitDecoder:
+    """What decodes units of the archive; CorruptArchive if no encoder made such a network."""
     loaded, before = torch_is_loaded(), resident_bytes()
-    from mdlzip.quantised.groups import GroupDecoder
+    from mdlzip.quantised.units import UnitDecoder
 
     machine = fit.machine
     device = pick_device(machine.device)
@@ -210,9 +239,11 @@ def group_decoder(network: IntegerNetwork, layout: Layout, fit: Fit) -> GroupDec
     if not loaded and before and now:
         check_process(fit.memory_bytes, machine.memory, before, now)
     try:
-        return GroupDecoder(
+        return UnitDecoder(
             network,
-            layout,
+            network.vocabulary,
+            reader.layout,
+            reader.context,
             device=device,
             threads=machine.threads,
             tile_chunks=machine.tile_chunks,
@@ -231,12 +262,12 @@ def pick_device(name: str) -> str:
     return name
 
 
-def _check_groups(found: array[int], expected: array[int], first: int) -> None:
+def _check_units(found: array[int], expected: array[int], first: int) -> None:
     if found == expected:
         return
     bad = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
     raise CorruptArchive(
-        f"group {first + bad}: decodes to other bytes than were compressed;"
+        f"unit {first + bad}: decodes to other bytes than were compressed;"
         " the archive is damaged or was made by a program that predicts differently"
     )
 

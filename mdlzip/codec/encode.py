@@ -19,6 +19,7 @@ from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import storable_name
 from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
+from mdlzip.codec.contexts import choose_context
 from mdlzip.codec.decode import decode_archive, pick_device
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
@@ -63,6 +64,7 @@ from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory
+from mdlzip.symbols.context import Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey, take_survey
@@ -365,34 +367,36 @@ def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Toke
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
     check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
-    model = Model(network.config, job.layout, packed.data, packed.ledger)
-    header, groups = job.header(Method.LEARNED), _coded_groups(job, network, tokens)
-    with closing(groups):
-        ledger = write_learned(out, header, job.stored_name, model, groups, job.corpus.digest())
+    context = choose_context(job.options.context, job.layout)
+    model = Model(network.config, job.layout, packed.data, packed.ledger, context)
+    header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
+    with closing(units):
+        ledger = write_learned(out, header, job.stored_name, model, units, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
 
 
-def _coded_groups(
-    job: _Job, network: IntegerNetwork, tokens: Tokens
+def _coded_units(
+    job: _Job, network: IntegerNetwork, tokens: Tokens, context: Context
 ) -> Generator[tuple[bytes, int]]:
-    from mdlzip.quantised.groups import encode_groups
+    from mdlzip.quantised.units import encode_units
 
     def report(done: int, total: int) -> None:
         job.progress("encode", done, total, "")
 
-    coded = encode_groups(
+    coded = encode_units(
         network,
         tokens,
+        context,
         device=pick_device(job.options.device),
         threads=job.options.threads,
         on_progress=report,
     )
     with closing(coded):
-        for group, payload in enumerate(coded):
+        for unit in coded:
             if job.should_stop():
                 raise Interrupted("stopped while the data were being coded")
-            yield payload, tokens.crc32(group)
+            yield unit
 
 
 def _write_rival(job: _Job, out: Output, method: Method, rivals: Rivals) -> Ledger:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from mdlzip.archive import payload
 from mdlzip.archive.header import Method
-from mdlzip.archive.index import MIN_GROUP_BYTES
+from mdlzip.archive.index import MIN_UNIT_BYTES
 from mdlzip.archive.writer import payload_archive_bytes, stored_archive_bytes
 from mdlzip.codec.options import Progress, ShouldStop
 from mdlzip.corpus import Corpus
@@ -175,7 +175,7 @@ def hopeless(layout: Layout, rivals: Rivals) -> str | None:
     best, size = rivals.sizes[rivals.best], layout.total_bytes
     if size == 0:
         return "the file is empty"
-    frames = layout.n_groups * MIN_GROUP_BYTES
+    frames = layout.n_groups * MIN_UNIT_BYTES
     if best <= stored_archive_bytes(0) + LEAST_MODEL_BYTES + frames:
         return f"{rivals.best.label} needs {best} bytes, less than any model and its index do"
     if best > INCOMPRESSIBLE * size:

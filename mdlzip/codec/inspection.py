@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mdlzip.archive.config_section import config_bytes
+from mdlzip.archive.context_section import context_bytes
 from mdlzip.archive.general import survey
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
@@ -86,7 +87,12 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         src,
         reader,
         learned_ledger(
-            name_bytes, config_bytes(config), weights.ledger, table.lengths, reader.optional
+            name_bytes,
+            config_bytes(config),
+            weights.ledger,
+            table.lengths,
+            reader.optional,
+            context_bytes=context_bytes(reader.context),
         ),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
@@ -95,6 +101,9 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         chunk_size=layout.chunk_size,
         group_chunks=layout.group_chunks,
         n_groups=layout.n_groups,
+        context=reader.context.mode,
+        n_units=len(reader.units),
+        known_bytes=reader.units.known_bytes(),
         nnz=weights.nnz,
         n_weights=n_cells(config),
     )

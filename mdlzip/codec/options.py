@@ -10,6 +10,7 @@ from pathlib import Path
 from mdlzip import limits
 from mdlzip.config import ModelConfig, check_method, load_preset
 from mdlzip.errors import UsageError
+from mdlzip.symbols.context import MODES
 
 Progress = Callable[[str, float, float, str], None]
 """phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
@@ -22,6 +23,7 @@ DEFAULT_GROUP_BYTES = 1 << 16
 SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
 DEFAULT_LEVEL = 5
 _MIN_BUDGET_S = 15.0
+AUTO = "auto"
 ANY_PRESET = "nano"  # settings are looked at on it before the file has chosen a preset
 
 
@@ -44,8 +46,10 @@ class CompressOptions:
 
     budget_s: seconds for training; level: 1..9 instead; steps: training steps instead; preset,
     config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes;
-    group_chunks: chunks in a group, None for about 64 KiB. method: l0 method, None for the
-    preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it is smaller.
+    group_chunks: chunks in a group, None for about 64 KiB. context: what a chunk may know beside
+    its own past: "chunk" (nothing), "group", "reference", "solid", or "auto". method: l0 method,
+    None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it
+    is smaller.
     work_dir: folder in which to keep checkpoints, None for that of the output. resume: go on from
     the checkpoint of an earlier call, with its settings. metrics: JSON lines about the training.
     append_metrics: add to that file if it exists. memory: limit for decoding, bytes.
@@ -61,6 +65,7 @@ class CompressOptions:
     overrides: tuple[str, ...] = ()
     chunk_size: int = 512
     group_chunks: int | None = None
+    context: str = AUTO
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
@@ -85,7 +90,7 @@ class CompressOptions:
         for name in ("fallback", "verify", "force", "remove_source", "resume", "append_metrics"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        for name in ("preset", "method", "device", "weights"):
+        for name in ("preset", "method", "device", "weights", "context"):
             value = getattr(self, name)
             if not (isinstance(value, str) or (value is None and name in ("preset", "method"))):
                 raise UsageError(f"{name} must be text, not {value!r}")
@@ -94,6 +99,8 @@ class CompressOptions:
             check_method(self.method)
         if self.weights not in ("coded", "coo"):
             raise UsageError(f"weights = {self.weights!r}: choose coded or coo")
+        if self.context not in (AUTO, *MODES):
+            raise UsageError(f"context = {self.context!r}: choose auto, {', '.join(MODES)}")
         check_budget(self.budget_s)
         lengths = ("budget_s", "level", "steps")
         given = [name for name in lengths if getattr(self, name) is not None]
@@ -234,6 +241,9 @@ class ArchiveInfo:
     chunk_size: int | None = None
     group_chunks: int | None = None
     n_groups: int | None = None
+    context: str | None = None
+    n_units: int | None = None
+    known_bytes: int | None = None
     nnz: int | None = None
     n_weights: int | None = None
 

@@ -19,6 +19,7 @@ from mdlzip.experts.tables import N_INPUTS, N_RECORDS, N_TREES, tables
 
 _BYTES_PER_SYMBOL = 36  # 13 decisions of at most 18 bits, and what a flush needs
 _FLUSH_BYTES = 64
+_NO_COSTS = np.zeros(0, np.float32)
 
 
 @dataclass
@@ -69,12 +70,17 @@ class GroupCoder:
         self._coder = new_decoder(self._stream) if self._decoding else new_encoder()
 
     def step(
-        self, rows: np.ndarray, gaps: np.ndarray | None, ranks: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        gaps: np.ndarray | None,
+        ranks: np.ndarray | None = None,
+        costs: np.ndarray = _NO_COSTS,
     ) -> np.ndarray:
         """Code one symbol of each of the chunks `rows`, int64 (R,), ascending.
 
         gaps: uint16 (R, V), by place in `Vocabulary.symbols`, or None. ranks: int64 (R,), what to
-        encode. Returns the ranks. Raises CorruptArchive for a symbol that goes beyond its chunk.
+        encode; costs: float32 (R,), filled with the bits of each. Returns the ranks. Raises
+        CorruptArchive for a symbol that goes beyond its chunk.
         """
         if self._decoding:
             ranks = np.zeros(len(rows), np.int64)
@@ -86,7 +92,7 @@ class GroupCoder:
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
             *self._scratch, self.spent, self._lanes, self.known_text, self.texts, self._start,
             order.strings, order.lengths, order.place, self._coder, self._stream, self._decoding,
-            self._no_gaps if gaps is None else gaps, self._counts, rows, ranks,
+            self._no_gaps if gaps is None else gaps, self._counts, rows, ranks, costs,
         )  # fmt: skip
         if bad >= 0:
             raise CorruptArchive(f"chunk {rows[bad]}: a symbol goes beyond its chunk")
@@ -104,6 +110,11 @@ class GroupCoder:
         """The coded bytes of an encoder."""
         self._make_room(0)
         return self._stream[: finish(self._coder, self._stream)].tobytes()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of a decoder's stream that no symbol needed."""
+        return max(self._stream.size - int(self._coder[POSITION]), 0)
 
     def fill(self) -> np.ndarray:
         """int64 (B,): bytes of each chunk so far."""

@@ -5,8 +5,11 @@ Encoder and decoder run the same function, so they cannot drift apart.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from mdlzip.coding.binary_coder import CACHE, PENDING, POSITION, RANGE
 from mdlzip.experts import tables as k
 from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
 from mdlzip.experts.mixer import decide
@@ -149,18 +152,26 @@ def code_symbol(
     return symbol
 
 
+@inlined
+def spent_bits(coder: Array) -> Any:
+    """What an encoder has spent so far, in bits; float64, for reports and training alone."""
+    whole = np.int64(coder[POSITION] + coder[PENDING] + np.int64(coder[CACHE] >= 0))
+    return 8.0 * np.float64(whole) - np.log2(np.float64(coder[RANGE]))
+
+
 @bare
 def code_step(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
     keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
     lanes: Array, known: Array, texts: Array, start: Int,
     strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
-    gaps: Array, counts: Array, rows: Array, symbols: Array,
+    gaps: Array, counts: Array, rows: Array, symbols: Array, costs: Array,
 ) -> Int:  # fmt: skip
     """The next symbol of the chunks `rows`, in this order; -1, or the row whose symbol did not fit.
 
     gaps: uint16 (R, V), of the network, by place; (0, V) for no network; counts: int32, gap ->
     count; symbols: int64 (R,), ranks, read or filled; start: where chunk 0 stands in `known`.
+    costs: float32 (R,), filled with the bits that each symbol takes when encoding; (0,) for none.
     """
     room = texts.shape[1]
     best = np.int64(0)
@@ -168,11 +179,14 @@ def code_step(
         b = rows[r]
         if gaps.shape[0] > 0:
             best = sum_counts(gaps, r, counts, place, sums)
+        before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
         symbol = code_symbol(
             t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
             texts, coder, stream, decoding, best, symbols[r],
         )  # fmt: skip
         symbols[r] = symbol
+        if costs.shape[0] > 0:
+            costs[r] = np.float32(spent_bits(coder) - before)
         if lanes[b, FILL] + lengths[symbol] > room:
             return r
         here = start + b * room + lanes[b, N_SYMBOLS]

@@ -7,14 +7,13 @@ in that order is called a *rank* here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from mdlzip.experts import tables as k
+from mdlzip.symbols.context import MAX_TABLE_BITS, MIN_TABLE_BITS
 from mdlzip.symbols.vocabulary import Vocabulary
-
-MIN_BITS, MAX_BITS = 8, 24  # log2 of a table's entries
 
 # Fields of a chunk's lane, int64.
 LAST_8, BEFORE_8, WORD, LAST_WORD, COLUMN, LINE, LINE_BEFORE, FIELD, FIELD_HASH, KEY = range(10)
@@ -54,7 +53,7 @@ class Memory:
     def fresh(cls, tree_bits: int, record_bits: int, match_bits: int) -> Memory:
         """Before anything is known. Raises ValueError for table sizes the format does not have."""
         for bits in (tree_bits, record_bits, match_bits):
-            if not MIN_BITS <= bits <= MAX_BITS:
+            if not MIN_TABLE_BITS <= bits <= MAX_TABLE_BITS:
                 raise ValueError(f"a table of 2**{bits} entries is not allowed")
         return cls(
             np.zeros(8 << tree_bits, np.uint32),
@@ -90,6 +89,13 @@ class Symbols:
     rank: np.ndarray
     strings: np.ndarray
     lengths: np.ndarray
+
+    @cached_property
+    def rank_of_place(self) -> np.ndarray:
+        """int64 (V,): inverse of `place`."""
+        ranks = np.empty(len(self.place), np.int64)
+        ranks[self.place] = np.arange(len(self.place))
+        return ranks
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> Symbols:

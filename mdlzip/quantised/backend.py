@@ -14,7 +14,6 @@ from math import isqrt
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from mdlzip.config import ModelConfig
 from mdlzip.quantised import tables
@@ -31,8 +30,6 @@ from mdlzip.quantised.prepared import (
 )
 from mdlzip.symbols.vocabulary import Vocabulary
 
-Gaps: TypeAlias = np.ndarray | Tensor
-"""Logit gaps (B, T, V), see `Predictor.forward`."""
 Matches: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Symbols (int16) and lengths (uint8), both (B, T), as `Matcher.advance` gives them."""
 
@@ -127,11 +124,5 @@ class Backend(Protocol[A, C]):
     def add(self, stream: A, sums: A, product: Product) -> A:
         """The stream with the sums of `product` added."""
 
-    def gaps(self, sums: A, matches: Matches | None, cache: C) -> Gaps:
-        """Logit gaps, from the sums of the head."""
-
-    def counts(self, gaps: Gaps, t: int, rows: np.ndarray) -> np.ndarray:
-        """float64 (n, V): counts of the symbols at position `t` of the chunks `rows` (n,)."""
-
-    def join(self, parts: list[Gaps]) -> Gaps:
-        """Logit gaps of several batches of chunks, one behind the other."""
+    def gaps(self, sums: A, matches: Matches | None, cache: C) -> np.ndarray:
+        """Logit gaps, uint16 (B, T, V), from the sums of the head; see `Predictor.forward`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdlzip.quantised import kernels_cpu as kernels
 from mdlzip.quantised import tables
-from mdlzip.quantised.backend import Gaps, Matches, Task
+from mdlzip.quantised.backend import Matches, Task
 from mdlzip.quantised.prepared import Layer, Norm, Product
 from mdlzip.quantised.products import MOMENT_MACS, Matrix
 
@@ -200,13 +200,3 @@ class CpuBackend:
             cache.buffers.gaps,
         )
         return cache.buffers.gaps
-
-    def counts(self, gaps: Gaps, t: int, rows: np.ndarray) -> np.ndarray:
-        """Counts of the symbols at position `t`."""
-        out = np.empty((len(rows), self._task.vocabulary.n_symbols))
-        kernels.take_counts(gaps, self._task.counts, t, rows, out)
-        return out
-
-    def join(self, parts: list[Gaps]) -> np.ndarray:
-        """One array."""
-        return np.concatenate([np.asarray(part) for part in parts])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mdlzip.quantised import kernels_torch as kernels
 from mdlzip.quantised import tables
-from mdlzip.quantised.backend import Gaps, Matches, Task
+from mdlzip.quantised.backend import Matches, Task
 from mdlzip.quantised.prepared import Layer, Norm, Product
 from mdlzip.quantised.products import Matrix
 
@@ -130,22 +130,14 @@ class TorchBackend:
         bias = self._biases[product.place]
         return kernels.add_residual(stream, sums, product.mantissa, product.shift, bias)
 
-    def gaps(self, sums: Tensor, matches: Matches | None, cache: TorchCache) -> Tensor:
-        """Logit gaps, int64."""
+    def gaps(self, sums: Tensor, matches: Matches | None, cache: TorchCache) -> np.ndarray:
+        """Logit gaps, uint16."""
         head, guess = self._task.net.head, None
         if matches is not None:
             symbols, lengths = matches
             ranks = self._task.vocabulary.ranks[np.maximum(symbols, 0)]
             ranks = np.where(symbols >= 0, ranks, -1)
             guess = self._put(ranks), self._match[self._put(lengths)]
-        bias = self._biases[head.place]
-        return kernels.logit_gaps(sums, head.mantissa, head.shift, bias, self._task.last_gap, guess)
-
-    def counts(self, gaps: Gaps, t: int, rows: np.ndarray) -> np.ndarray:
-        """Counts of the symbols at position `t`."""
-        assert isinstance(gaps, Tensor)
-        return self._task.counts[gaps[torch.from_numpy(rows), t].cpu().numpy()]
-
-    def join(self, parts: list[Gaps]) -> Tensor:
-        """One tensor."""
-        return torch.cat([part for part in parts if isinstance(part, Tensor)])
+        bias, last = self._biases[head.place], self._task.last_gap
+        gaps = kernels.logit_gaps(sums, head.mantissa, head.shift, bias, last, guess)
+        return gaps.to(torch.int16).cpu().numpy().view(np.uint16)  # at most `last` < 2**15

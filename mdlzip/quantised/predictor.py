@@ -20,7 +20,7 @@ import torch
 
 from mdlzip.errors import ExportRefused
 from mdlzip.matches import Matcher
-from mdlzip.quantised.backend import Backend, Gaps, Task
+from mdlzip.quantised.backend import Backend, Task
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.vocabulary import START_SYMBOL
 
@@ -89,14 +89,13 @@ class Predictor:
         if state.matcher:
             state.matcher.narrow(rows)
 
-    def forward(self, previous: np.ndarray, state: State) -> Gaps:
+    def forward(self, previous: np.ndarray, state: State) -> np.ndarray:
         """Logit gaps for the next T positions of every chunk.
 
         previous: (B, T) integers, the symbol before each position (START_SYMBOL before the first).
-        Returns (B, T, V), units of 1/64 nat below the most probable symbol, at most `last_gap`:
-        uint16 numpy from the fused kernels, which the next call with `state` may overwrite, an
-        int64 tensor otherwise. Place v is that of `vocabulary.symbols[v]`. Raises ValueError if
-        the chunks have no such positions.
+        Returns uint16 (B, T, V), units of 1/64 nat below the most probable symbol, at most
+        `last_gap`; the next call with `state` may overwrite them. Place v is that of
+        `vocabulary.symbols[v]`. Raises ValueError if the chunks have no such positions.
         """
         start = state.position
         if start + previous.shape[1] > self.positions:
@@ -117,14 +116,6 @@ class Predictor:
         gaps = run.gaps(run.multiply(net.head, codes, cache), matches, cache)
         state.position += previous.shape[1]
         return gaps
-
-    def counts(self, gaps: Gaps, t: int, rows: np.ndarray) -> np.ndarray:
-        """float64 (n, V): counts of the symbols at position `t` of the chunks `rows` (n,)."""
-        return self.backend.counts(gaps, t, rows)
-
-    def join(self, parts: list[Gaps]) -> Gaps:
-        """Logit gaps of several batches of chunks, one behind the other."""
-        return parts[0] if len(parts) == 1 else self.backend.join(parts)
 
 
 def _backend(

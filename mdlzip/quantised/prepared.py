@@ -6,6 +6,7 @@ Everything a hostile archive could use to overflow is refused here, before the f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -168,8 +169,9 @@ def attention_table(window: int) -> np.ndarray:
     return tables.exp_table(min(15, 24 - (window - 1).bit_length()), 128)
 
 
+@cache
 def count_table() -> np.ndarray:
-    """float64: symbol count for every logit gap; the last entry is the floor of 1."""
+    """float64, shared: symbol count for every logit gap; the last entry is the floor of 1."""
     counts = tables.exp_table(COUNT_BITS, 1 << LOGIT_BITS) + 1
     return np.append(counts, 1).astype(np.float64)
 

@@ -10,9 +10,11 @@ import numpy as np
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.config import ModelConfig
 from mdlzip.networks.registry import activation_sites, tensor_specs
-from mdlzip.quantised.groups import decode_batch, encode_group
+from mdlzip.quantised.coders import Strict
+from mdlzip.quantised.cuts import pack_cut
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.units import UnitDecoder, encode_chunks
 from mdlzip.quantised.workers import one_thread_each
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
@@ -79,7 +81,7 @@ def digest(predictor: Predictor, symbols: np.ndarray, positions_per_call: int) -
     previous = shifted(symbols)
     state = predictor.new_state(len(symbols))
     parts = [
-        np.asarray(predictor.forward(previous[:, t : t + positions_per_call], state)).astype("<u2")
+        predictor.forward(previous[:, t : t + positions_per_call], state).astype("<u2")
         for t in range(0, previous.shape[1], positions_per_call)
     ]
     return sha256(np.concatenate(parts, axis=1).tobytes()).hexdigest()
@@ -108,8 +110,11 @@ def _digest_of_cases(device: str) -> str:
         symbols = vocabulary.symbols[_uniform(4096, 7) % vocabulary.n_symbols].reshape(16, 256)
         parallel = digest(predictor, symbols, 256)
         assert digest(predictor, symbols, 1) == parallel, "stepwise differs from parallel"
-        coded = encode_group(predictor, *cut_group(vocabulary, chunks.ravel(), 256))
-        decoded = decode_batch(predictor, Layout(4096, 256, 16), [(0, coded)])
+        coder, (flat, ends) = Strict(), cut_group(vocabulary, chunks.ravel(), 256)
+        encode_chunks(predictor, vocabulary, coder, flat, np.diff(ends, prepend=0))
+        coded = pack_cut(vocabulary, flat, ends) + coder.finish()
+        decoder = UnitDecoder(network, vocabulary, Layout(4096, 256, 16), device=device, threads=1)
+        decoded = list(decoder.decode([(0, coded)]))
         assert decoded[0][1] == chunks.tobytes(), "the coder does not give the bytes back"
         whole.update(parallel.encode())
         whole.update(coded)

@@ -33,7 +33,7 @@ def bits(path: Path) -> tuple[int, int, int]:
 def folder(tmp_path: Path) -> Path:
     """A folder that other users may enter, since pytest's own is private."""
     for parent in (tmp_path, *tmp_path.parents):
-        if parent.name.startswith("pytest-") or parent == tmp_path:
+        if parent.name.startswith(("pytest-", "popen-")) or parent == tmp_path:
             parent.chmod(parent.stat().st_mode | 0o055)
     return tmp_path
 

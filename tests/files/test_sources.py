@@ -81,7 +81,9 @@ def test_standard_input_may_be_non_blocking(tmp_path: Path, command: str) -> Non
 
 def test_standard_output_may_be_non_blocking(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(compressible(400_000))
-    archive = mdlzip.compress(tmp_path / "in", options=CompressOptions(verify=False)).path
+    archive = mdlzip.compress(
+        tmp_path / "in", options=CompressOptions(verify=False, budget_s=1)
+    ).path
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     process = subprocess.Popen(

@@ -117,8 +117,8 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
 
 def seeded_cases() -> dict[str, Case]:
     """Name -> (original bytes, arguments of `codec.compress`), without training."""
-    small = CompressOptions(chunk_size=64, group_chunks=4, fallback=False)
-    tiny = CompressOptions(chunk_size=16, group_chunks=2, fallback=False)
+    small = CompressOptions(chunk_size=64, group_chunks=4, fallback=False, context="chunk")
+    tiny = CompressOptions(chunk_size=16, group_chunks=2, fallback=False, context="chunk")
     letters = letters_of(TEXT)
     merges = learn_merges(np.frombuffer(TEXT, np.uint8), 20, 2, 1.0, 16)
     ours = replace(random_network(OURS), vocabulary=letters)
@@ -151,11 +151,13 @@ def seeded_cases() -> dict[str, Case]:
 def trained_cases() -> dict[str, Case]:
     """As `seeded_cases`, with training: some minutes on two cores."""
 
-    def trained(steps: int, chunk_size: int, *overrides: str) -> dict[str, object]:
+    def trained(
+        steps: int, chunk_size: int, *overrides: str, context: str = "chunk"
+    ) -> dict[str, object]:
         shape = ("model.d_model=32", "model.d_ff=64", "train.batch_chunks=4")
         options = CompressOptions(
             preset="nano", overrides=shape + overrides, steps=steps, chunk_size=chunk_size,
-            fallback=False, device="cpu", threads=1,
+            fallback=False, device="cpu", threads=1, context=context,
         )  # fmt: skip
         return {"options": options}
 

@@ -68,6 +68,7 @@ def test_trained_archives_are_coded_alike(name: str, tmp_path: Path) -> None:
         chunk_size=reader.layout.chunk_size,
         group_chunks=reader.layout.group_chunks,
         fallback=False,
+        context=reader.context.mode,
         device="cpu",
         threads=1,
     )

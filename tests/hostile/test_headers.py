@@ -25,13 +25,13 @@ from mdlzip.archive.cursor import put_varint
 from mdlzip.archive.sections import FRAMED, framed_header
 from mdlzip.archive.weights import pack_weights
 from mdlzip.errors import CorruptArchive, LimitExceeded, MdlzipError, UnsupportedVersion
-from mdlzip.quantised.groups import encode_group
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokenise import cut_group
 from tests.archive_tools import (
     TINY,
     decode,
+    encode_group,
     fixed_header,
     footer,
     general_archive,
@@ -295,7 +295,7 @@ GROUP_CASES = [
     Case("coded length 2^47", whole(frames=frame(CODED, length=put_varint(1 << 47))), "more than"),
     Case("coded length without end", whole(frames=b"\xff" * 40), "more than"),
     Case("coded length spelt long", whole(frames=frame(CODED, length=b"\x82\0")), "than it needs"),
-    Case("frame checksum", whole(frames=frame(CODED, crc=1)), "group 0: checksum mismatch"),
+    Case("frame checksum", whole(frames=frame(CODED, crc=1)), "unit 0: checksum mismatch"),
     Case("too many groups for the file", whole(size=1 << 40), "asks for at least"),
     Case("2^31 groups", whole(size=1 << 39), "asks for at least"),
     Case(
@@ -319,13 +319,13 @@ GROUP_CASES = [
         "ends in a zero byte",
     ),
     Case("a second frame", whole(frames=2 * frame(CODED)), "section"),
-    Case("no frame", whole(frames=b""), "group 0|frame"),
+    Case("no frame", whole(frames=b""), "unit 0|frame"),
     Case(
         "index of another length",
         whole(index=section(INDEX, put_varint(len(CODED) + 1) + bytes(4))),
-        "not those of the groups",
+        "not those of the units",
     ),
-    Case("short index", whole(index=section(INDEX, b"\x02\0\0\0")), "4 bytes for 1 groups"),
+    Case("short index", whole(index=section(INDEX, b"\x02\0\0\0")), "4 bytes for 1 units"),
     Case("long index", whole(index=section(INDEX, b"\x02\0\0\0\0\0")), "unread bytes"),
     Case("index of 2^40 bytes", whole(index=section(INDEX, b"", length=1 << 40)), "more than the"),
     Case("index offset off by one", whole(offset_by=1), "index offset"),

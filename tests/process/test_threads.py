@@ -202,12 +202,13 @@ def test_the_command_line_says_how(arguments: str, expected: str) -> None:
 def test_a_library_leaves_the_environment_alone() -> None:
     program = (
         "import os; before = dict(os.environ)\n"
-        "import mdlzip, mdlzip.codec, mdlzip.training.run, mdlzip.quantised.groups\n"
+        "import mdlzip, mdlzip.codec, mdlzip.training.run, mdlzip.quantised.units\n"
         "assert dict(os.environ) == before\n"
     )
     subprocess.run([sys.executable, "-c", program], env=cli_environment(), cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_steps_beside_a_busy_core(cli: RunCli, tmp_path: Path, prose: bytes) -> None:
     """Two threads and a program that wants a core of two: no collapse (it was a factor of ten)."""
     (tmp_path / "text").write_bytes(prose)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import selftest
-from mdlzip.quantised.groups import decode_groups, encode_groups
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.reorder import like_next_to_like
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.vocabulary import Vocabulary
+from tests.archive_tools import decode_all, encode_all
 from tests.symbol_tools import tokens_of
 
 OURS, PAPER = selftest.CONFIGS
@@ -89,12 +89,12 @@ def test_batch_shape_changes_nothing(network: IntegerNetwork, batch: int) -> Non
 def test_threads_change_no_byte(network: IntegerNetwork) -> None:
     data = symbols(1, 5000)[0]
     layout = Layout(len(data), CHUNK, 8)
-    one = list(encode_groups(network, tokens_of(data, layout), threads=1))
-    two = list(encode_groups(network, tokens_of(data, layout), threads=2))
+    one = encode_all(network, tokens_of(data, layout), threads=1)
+    two = encode_all(network, tokens_of(data, layout), threads=2)
     assert one == two
     for threads in (1, 2):
-        decoded = decode_groups(network, layout, enumerate(one), threads=threads)
-        assert b"".join(block for _, block in decoded) == data.tobytes()
+        decoded = decode_all(network, layout, enumerate(one), threads=threads)
+        assert b"".join(decoded) == data.tobytes()
 
 
 def test_intra_op_threads_change_nothing(network: IntegerNetwork) -> None:
@@ -179,8 +179,8 @@ def test_any_alphabet_gives_the_bytes_back(size: int, seed: int, n: int, group_c
         replace(selftest.random_network(OURS), vocabulary=Vocabulary(alphabet)),
         Layout(n, 48, group_chunks),
     )
-    coded = list(encode_groups(net, tokens_of(data, layout, net.vocabulary), threads=1))
-    back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
+    coded = encode_all(net, tokens_of(data, layout, net.vocabulary))
+    back = b"".join(decode_all(net, layout, enumerate(coded)))
     assert back == data.tobytes()
 
 
@@ -198,11 +198,11 @@ def test_any_vocabulary_gives_the_bytes_back(
     config = replace(OURS, n_merges=len(merges))
     net = selftest.random_network(config)
     net, layout = replace(net, vocabulary=Vocabulary(alphabet, merges)), Layout(n, 48, group_chunks)
-    coded = list(encode_groups(net, tokens_of(data, layout, net.vocabulary), threads=1))
-    back = b"".join(block for _, block in decode_groups(net, layout, enumerate(coded), threads=1))
+    coded = encode_all(net, tokens_of(data, layout, net.vocabulary))
+    back = b"".join(decode_all(net, layout, enumerate(coded)))
     assert back == data.tobytes()
-    alone = list(decode_groups(net, layout, [(len(coded) - 1, coded[-1])], threads=1))
-    assert alone[0][1] == data[slice(*layout.group_span(len(coded) - 1))].tobytes()
+    alone = decode_all(net, layout, [(len(coded) - 1, coded[-1])])
+    assert alone[0] == data[slice(*layout.group_span(len(coded) - 1))].tobytes()
 
 
 @pytest.mark.parametrize("kernels", ["cpu", "torch"])
@@ -224,12 +224,12 @@ def test_a_byte_outside_the_alphabet_is_refused() -> None:
     data = np.frombuffer(b"ab" * 70, np.uint8).copy()
     layout = Layout(len(data), 48, 2)
     good = tokens_of(data, layout, net.vocabulary)
-    assert len(list(encode_groups(net, good, threads=1))) == layout.n_groups
+    assert len(encode_all(net, good)) == layout.n_groups
     for place in (0, 47, 48, len(data) - 1):
         bad = data.copy()
         bad[place] = 0  # also what pads the last chunk
         with pytest.raises(ExportRefused, match="byte value 0 is not in the alphabet"):
-            list(encode_groups(net, tokens_of(bad, layout, net.vocabulary), threads=1))
+            encode_all(net, tokens_of(bad, layout, net.vocabulary))
 
 
 @pytest.mark.gpu

@@ -15,14 +15,13 @@ import mdlzip
 from mdlzip.codec import CompressOptions, export_weights, import_weights, read_network
 from mdlzip.errors import ExportRefused, UsageError
 from mdlzip.quantised import memory, selftest, tables
-from mdlzip.quantised.groups import decode_batch, encode_group
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.resources import learned_program_bytes
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokenise import cut_group
 from mdlzip.symbols.vocabulary import Vocabulary, all_bytes, alphabet_of
-from tests.archive_tools import compressible, random_network
+from tests.archive_tools import compressible, decode_all, encode_group, random_network
 
 OPTIONS = CompressOptions(device="cpu", threads=1, chunk_size=64, group_chunks=3, fallback=False)
 
@@ -150,7 +149,7 @@ def test_decoding_stays_below_the_memory_predicted(size: int) -> None:
         predictor, *cut_group(network.vocabulary, np.zeros(512 * 32, np.uint8), 32)
     )
     tracemalloc.start()
-    decode_batch(predictor, layout, [(0, coded)])
+    decode_all(network, layout, [(0, coded)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     need = memory.decode_memory_bytes(network.config, layout, 1, vocabulary=network.vocabulary)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from mdlzip.archive.config_section import config_bytes, pack_config, unpack_config
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.header import HEADER_BYTES, NO_METADATA, Header, Method, unpack_header
-from mdlzip.archive.index import GroupTable, unpack_index
+from mdlzip.archive.index import UnitTable, unpack_index
 from mdlzip.archive.reader import ArchiveReader, n_cells
 from mdlzip.archive.sections import storable_name, unpack_name
 from mdlzip.archive.writer import Model, write_learned
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, MdlzipError
+from mdlzip.symbols.context import STRICT, Units
 from mdlzip.symbols.layout import Layout
 from tests.archive_tools import TINY, Pipe, decode, general_archive
 
@@ -127,15 +128,15 @@ def test_every_field_of_the_configuration_is_stored() -> None:
 
 def test_index_round_trip() -> None:
     layout = Layout(10_000, 512, 4)
-    table = GroupTable.empty()
+    table, units = UnitTable.empty(), Units(layout, STRICT)
     for i in range(layout.n_groups):
         table.lengths.append(100 * i)
         table.crcs.append(0xFFFFFFFF - i)
-    assert unpack_index(table.pack(), layout) == table
+    assert unpack_index(table.pack(), units) == table
     with pytest.raises(CorruptArchive, match="unread"):
-        unpack_index(table.pack() + b"\0", layout)
+        unpack_index(table.pack() + b"\0", units)
     with pytest.raises(CorruptArchive):
-        unpack_index(table.pack()[:-1], layout)
+        unpack_index(table.pack()[:-1], units)
 
 
 @pytest.mark.parametrize("name", ["a", "naïve 文件.txt", "-x", "a" * 255])
@@ -205,5 +206,5 @@ def test_learned_container_is_written_and_read_without_seeking() -> None:
 def test_missing_groups_are_an_error() -> None:
     model = Model(TINY, Layout(1100, 256, 2), b"w", {"positions": 1, "values": 0, "scales": 0})
     header = Header(Method.LEARNED, 0o600, 5, 1100)
-    with pytest.raises(MdlzipError, match="1 groups coded of 3"):
+    with pytest.raises(MdlzipError, match="1 units coded of 3"):
         write_learned(_WriteOnly(), header, None, model, [(b"", 0)], bytes(32))

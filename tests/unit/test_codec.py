@@ -186,19 +186,19 @@ def test_random_access_equals_slices(tmp_path: Path, method: str) -> None:
 def test_random_access_decodes_only_the_groups_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mdlzip.quantised import groups
+    from mdlzip.quantised.units import UnitDecoder
 
     archive = tmp_path / "a.mdlz"
     archive.write_bytes(make_archive(tmp_path, "learned", compressible(2000)))
     asked: list[int] = []
-    true_decode = groups.GroupDecoder.decode
+    true_decode = UnitDecoder.decode
 
     def spy(self, coded):  # type: ignore[no-untyped-def]
         coded = list(coded)
-        asked.extend(group for group, _ in coded)
+        asked.extend(unit for unit, _ in coded)
         return true_decode(self, coded)
 
-    monkeypatch.setattr(groups.GroupDecoder, "decode", spy)
+    monkeypatch.setattr(UnitDecoder, "decode", spy)
     with mdlzip.open(archive, threads=1) as opened:
         assert opened.read(600, 300) == compressible(2000)[600:900]
         assert asked == [2, 3]
@@ -218,7 +218,7 @@ def test_random_access_notices_damage(tmp_path: Path) -> None:
     archive.write_bytes(data)
     with mdlzip.open(archive, threads=1) as opened:
         opened.read(300, 10)
-        with pytest.raises(CorruptArchive, match="group 0"):
+        with pytest.raises(CorruptArchive, match="unit 0"):
             opened.read(0, 10)
 
 

@@ -30,6 +30,7 @@ def test_rounds_are_compared_with_themselves() -> None:
     assert (pmmp.overhead, pmmp.low, pmmp.high) == pytest.approx((0.1, 0.1, 0.2))
 
 
+@pytest.mark.slow
 def test_the_command_times_every_method(cli: RunCli, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes((ROOT / "LICENSE").read_bytes()[:6000])
     command = ("study", "overhead", "text", *SMALL, "--rounds", "3", "--method", "pmmp,rl1,none")

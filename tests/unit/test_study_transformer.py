@@ -53,6 +53,7 @@ def test_a_sweep_over_alpha(cli: RunCli, text: Path, tmp_path: Path) -> None:
     assert refused.returncode == 6 and b"--resume goes on with it" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_over_chunk_sizes(cli: RunCli, text: Path) -> None:
     done = cli(
         "study", "transformer", "text", *SMALL, "--steps", "150",

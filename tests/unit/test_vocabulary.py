@@ -13,7 +13,7 @@ from mdlzip.archive.exchange import export_safetensors, import_safetensors
 from mdlzip.archive.weights import pack_weights, unpack_weights
 from mdlzip.codec import CompressOptions
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
-from mdlzip.quantised import groups, selftest
+from mdlzip.quantised import selftest
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
@@ -30,6 +30,7 @@ from mdlzip.symbols.vocabulary import (
     unpack_merges,
 )
 from mdlzip.training.data import IGNORE, Batches
+from tests.archive_tools import decode_all, encode_group
 from tests.symbol_tools import expand, tokens_of
 from tests.weight_tools import TINY, random_network, same_network
 
@@ -167,9 +168,9 @@ def network_and_group() -> tuple[Predictor, Layout, bytes]:
     )
     predictor, layout = Predictor(network, 64), Layout(1000, 64, 16)
     return (
-        predictor,
+        network,
         layout,
-        groups.encode_group(predictor, *cut_group(vocabulary, TEXT[:1000], 64)),
+        encode_group(predictor, *cut_group(vocabulary, TEXT[:1000], 64)),
     )
 
 
@@ -184,17 +185,17 @@ def network_and_group() -> tuple[Predictor, Layout, bytes]:
     ],
 )
 def test_a_group_of_impossible_chunks_is_refused(head: bytes, message: str) -> None:
-    predictor, layout, coded = network_and_group()
-    assert groups.decode_batch(predictor, layout, [(0, coded)])[0][1] == TEXT[:1000].tobytes()
+    network, layout, coded = network_and_group()
+    assert decode_all(network, layout, [(0, coded)])[0] == TEXT[:1000].tobytes()
     bad = head + coded[6:] if len(head) == 6 else head
     with pytest.raises(CorruptArchive, match=message):
-        groups.decode_batch(predictor, layout, [(0, bad)])
+        decode_all(network, layout, [(0, bad)])
 
 
 def test_the_last_chunk_has_exactly_the_bytes_it_says() -> None:
     """One byte fewer would end with the same symbol, so the group's bytes would be right."""
-    predictor, _, _ = network_and_group()
-    vocabulary = predictor.vocabulary
+    network, _, _ = network_and_group()
+    vocabulary = network.vocabulary
     size = next(
         n
         for n in range(900, 1000)
@@ -202,26 +203,26 @@ def test_the_last_chunk_has_exactly_the_bytes_it_says() -> None:
     )
     layout, coded = (
         Layout(size, 64, 16),
-        groups.encode_group(predictor, *cut_group(vocabulary, TEXT[:size], 64)),
+        encode_group(Predictor(network, 64), *cut_group(vocabulary, TEXT[:size], 64)),
     )
-    assert groups.decode_batch(predictor, layout, [(0, coded)])[0][1] == TEXT[:size].tobytes()
+    assert decode_all(network, layout, [(0, coded)])[0] == TEXT[:size].tobytes()
     shorter = coded[:4] + bytes([coded[4] - 1]) + coded[5:]
     with pytest.raises(CorruptArchive, match="of them in its last chunk"):
-        groups.decode_batch(predictor, layout, [(0, shorter)])
+        decode_all(network, layout, [(0, shorter)])
 
 
 def test_a_stream_of_other_symbols_never_leaves_its_chunk() -> None:
-    predictor, layout, coded = network_and_group()
+    network, layout, coded = network_and_group()
     rng = np.random.default_rng(0)
     outcomes = set()
     for _ in range(20):
         stream = rng.integers(0, 256, len(coded), dtype=np.uint8).tobytes()
         try:
-            plain = groups.decode_batch(predictor, layout, [(0, coded[:6] + stream)])[0][1]
+            plain = decode_all(network, layout, [(0, coded[:6] + stream)])[0]
             outcomes.add(len(plain))
         except CorruptArchive as error:
             outcomes.add(str(error).split(":")[0])
-    assert outcomes <= {1000, "group 0", "coded group"}
+    assert outcomes <= {1000, "unit 0", "coded group"}
 
 
 def test_a_string_may_take_half_a_chunk_at_most() -> None:

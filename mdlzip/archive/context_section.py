@@ -1,0 +1,61 @@
+"""The context section: what chunks may know of others; absent if they know nothing of them."""
+
+from __future__ import annotations
+
+from mdlzip.archive.cursor import Cursor, put_varint
+from mdlzip.errors import CorruptArchive
+from mdlzip.symbols.context import CHUNK, MODES, REFERENCE, SOLID, Context
+from mdlzip.symbols.layout import Layout
+
+SECTION = "context section"
+
+
+def pack_context(context: Context) -> bytes:
+    """Mode, log2 of the three table sizes, then the reference groups or the waves."""
+    out = bytes([MODES.index(context.mode), *context.table_bits])
+    numbers: list[int] = []
+    if context.mode == REFERENCE:
+        before = (-1, *context.references)
+        numbers = [r - b - 1 for b, r in zip(before, context.references, strict=False)]
+    elif context.mode == SOLID:
+        numbers = [n - 1 for n in context.waves]
+    if numbers:
+        out += put_varint(len(numbers) - 1) + b"".join(map(put_varint, numbers))
+    return out
+
+
+def context_ceiling(layout: Layout) -> int:
+    """Most bytes that the section's payload may have."""
+    return 4 + (layout.n_groups + 1) * len(put_varint(layout.n_groups))
+
+
+def unpack_context(payload: bytes | bytearray, layout: Layout, base: int = 0) -> Context:
+    """Inverse of `pack_context`; CorruptArchive for what does not fit the layout."""
+    cursor = Cursor(payload, SECTION, base)
+    number = cursor.u8("mode")
+    if not 0 < number < len(MODES):
+        raise cursor.fail("mode", f"is {number}, not 1..{len(MODES) - 1}")
+    mode, bits = MODES[number], tuple(cursor.u8("table size") for _ in range(3))
+    numbers: list[int] = []
+    if mode in (REFERENCE, SOLID):
+        count = cursor.varint("number of entries", layout.n_groups - 1) + 1
+        numbers = [cursor.varint("entry", layout.n_groups - 1) for _ in range(count)]
+    cursor.finish()
+    context = Context(mode, bits)  # type: ignore[arg-type]
+    if mode == REFERENCE:
+        last, references = -1, []
+        for n in numbers:
+            last += n + 1
+            references.append(last)
+        context = Context(mode, context.table_bits, references=tuple(references))
+    elif mode == SOLID:
+        context = Context(mode, context.table_bits, waves=tuple(n + 1 for n in numbers))
+    problem = context.problem(layout)
+    if problem:
+        raise CorruptArchive(f"{SECTION}: {problem} (offset {base})")
+    return context
+
+
+def context_bytes(context: Context) -> int:
+    """Length of the section's payload; 0 where there is no section."""
+    return 0 if context.mode == CHUNK else len(pack_context(context))

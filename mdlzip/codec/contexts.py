@@ -1,0 +1,60 @@
+"""Which context an encoder takes, and how large its tables are."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from mdlzip.codec.options import AUTO
+from mdlzip.symbols.context import CHUNK, GROUP, REFERENCE, SOLID, STRICT, Context
+from mdlzip.symbols.layout import Layout
+
+REFERENCE_BYTES = 1 << 20  # of text that all groups know
+_REFERENCE_SHARE = 8  # at most this part of the file
+_FIRST_WAVE = 64  # part of the file that the first wave is
+MOST_WAVE_BYTES = 1 << 21  # larger ones would need too much memory: all their chunks are open
+_BITS = (21, 23, 22)  # of the tables at most: 160 MiB
+_COPIED_BITS = (18, 20, 18)  # 18 MiB, for each unit that is decoded at a time
+SOLID_BYTES = 1 << 22  # up to here "auto" gives up access for size
+
+
+def choose_context(mode: str, layout: Layout) -> Context:
+    """The context of an archive; "auto" is settled by the size of the file."""
+    if mode == AUTO:
+        mode = SOLID if layout.total_bytes <= SOLID_BYTES else REFERENCE
+    if layout.n_groups < 2 and mode in (REFERENCE, SOLID):
+        mode = GROUP
+    if mode == CHUNK:
+        return STRICT
+    if mode == REFERENCE:
+        references = _spread(layout)
+        known = min(len(references) * layout.group_bytes, layout.total_bytes)
+        bits = _table_bits(known + layout.group_bytes, _COPIED_BITS)
+        return Context(mode, bits, references=references)
+    if mode == SOLID:
+        return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout))
+    return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
+
+
+def _spread(layout: Layout) -> tuple[int, ...]:
+    """Groups at even distances."""
+    most = layout.n_groups // _REFERENCE_SHARE
+    count = max(1, min(most, REFERENCE_BYTES // layout.group_bytes))
+    edges = [layout.n_groups * (2 * i + 1) // (2 * count) for i in range(count)]
+    return tuple(edges)
+
+
+def _waves(layout: Layout) -> tuple[int, ...]:
+    """Each as large as all before it, but not too large."""
+    most = max(1, MOST_WAVE_BYTES // layout.group_bytes)
+    edges, size = [0], max(1, layout.n_groups // _FIRST_WAVE)
+    while edges[-1] < layout.n_groups:
+        edges.append(min(edges[-1] + min(size, most), layout.n_groups))
+        size = max(size, edges[-1])
+    return tuple(b - a for a, b in pairwise(edges))
+
+
+def _table_bits(known_bytes: int, most: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Log2 of buckets, records and heads for so many bytes of text."""
+    bits = max(known_bytes - 1, 1).bit_length()
+    wanted = (bits, bits + 2, bits)
+    return tuple(max(10, min(pair)) for pair in zip(wanted, most, strict=True))  # type: ignore[return-value]
