@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 from mdlzip.codec.options import AUTO
@@ -11,14 +13,30 @@ from mdlzip.symbols.layout import Layout
 REFERENCE_BYTES = 1 << 20  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
-MOST_WAVE_BYTES = 1 << 21  # larger ones would need too much memory: all their chunks are open
+_WAVE_CHUNKS = (128, 1024)  # enough for fast products; all are open at once and take memory
+_WAVES = 16  # at least so many, if they are large enough
+_LEAST_BITS = 10
 _BITS = (21, 23, 22)  # of the tables at most: 160 MiB
 _COPIED_BITS = (18, 20, 18)  # 18 MiB, for each unit that is decoded at a time
 SOLID_BYTES = 1 << 22  # up to here "auto" gives up access for size
 
 
-def choose_context(mode: str, layout: Layout) -> Context:
-    """The context of an archive; "auto" is settled by the size of the file."""
+def choose_context(
+    mode: str, layout: Layout, fits: Callable[[Context], bool] = lambda context: True
+) -> Context:
+    """The context of an archive; "auto" is settled by the size of the file.
+
+    fits: whether an archive of a context could be decoded; until one is found that can be, the
+    tables get smaller.
+    """
+    context = _wanted(mode, layout)
+    while not fits(context) and max(context.table_bits) > _LEAST_BITS:
+        trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
+        context = replace(context, table_bits=(trees, records, heads))
+    return context if mode != AUTO or fits(context) else STRICT
+
+
+def _wanted(mode: str, layout: Layout) -> Context:
     if mode == AUTO:
         mode = SOLID if layout.total_bytes <= SOLID_BYTES else REFERENCE
     if layout.n_groups < 2 and mode in (REFERENCE, SOLID):
@@ -45,7 +63,8 @@ def _spread(layout: Layout) -> tuple[int, ...]:
 
 def _waves(layout: Layout) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
-    most = max(1, MOST_WAVE_BYTES // layout.group_bytes)
+    least, most = (max(1, n // layout.group_chunks) for n in _WAVE_CHUNKS)
+    most = max(least, min(most, layout.n_groups // _WAVES))
     edges, size = [0], max(1, layout.n_groups // _FIRST_WAVE)
     while edges[-1] < layout.n_groups:
         edges.append(min(edges[-1] + min(size, most), layout.n_groups))
@@ -57,4 +76,5 @@ def _table_bits(known_bytes: int, most: tuple[int, int, int]) -> tuple[int, int,
     """Log2 of buckets, records and heads for so many bytes of text."""
     bits = max(known_bytes - 1, 1).bit_length()
     wanted = (bits, bits + 2, bits)
-    return tuple(max(10, min(pair)) for pair in zip(wanted, most, strict=True))  # type: ignore[return-value]
+    trees, records, heads = (max(_LEAST_BITS, min(pair)) for pair in zip(wanted, most, strict=True))
+    return trees, records, heads

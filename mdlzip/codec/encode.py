@@ -367,13 +367,31 @@ def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Toke
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
     check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
-    context = choose_context(job.options.context, job.layout)
+    context = _context(job, network, len(packed.data))
     model = Model(network.config, job.layout, packed.data, packed.ledger, context)
     header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
     with closing(units):
         ledger = write_learned(out, header, job.stored_name, model, units, job.corpus.digest())
     job.encode_s[Method.LEARNED.label] = time.monotonic() - began
     return ledger
+
+
+def _context(job: _Job, network: IntegerNetwork, weight_bytes: int) -> Context:
+    """What is asked for, so that it can be decoded within the memory that was given for that."""
+
+    def fits(context: Context) -> bool:
+        need = decode_memory_bytes(
+            network.config,
+            job.layout,
+            1,
+            vocabulary=network.vocabulary,
+            weight_bytes=weight_bytes,
+            tile_chunks=job.layout.group_chunks,
+            context=context,
+        )
+        return need <= job.options.memory
+
+    return choose_context(job.options.context, job.layout, fits)
 
 
 def _coded_units(

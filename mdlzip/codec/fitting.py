@@ -68,6 +68,7 @@ def best_fit(
             weight_bytes=weight_bytes,
             archive_bytes=reader.total,
             tile_chunks=tile_chunks,
+            context=reader.context,
         )
         fit = Fit(replace(machine, threads=threads, tile_chunks=tile_chunks), need)
         if need <= (sys.maxsize if machine.memory is None else machine.memory):

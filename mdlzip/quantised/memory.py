@@ -10,6 +10,7 @@ from mdlzip.matches import state_bytes
 from mdlzip.networks.registry import n_cells, tensor_specs
 from mdlzip.quantised.prepared import window_of
 from mdlzip.resources import WEIGHTS_PROGRAM_BYTES, learned_program_bytes
+from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
@@ -17,6 +18,9 @@ DECODE_TILE_CHUNKS = 512
 _GROUP_BYTES = 36  # of index and checksums, for each group
 _CODER_BYTES = 8 << 20  # statistics of the weight coder
 _EXPORTED_BYTES = 34  # of a non-zero: indices and value, as array, as bytes, as they are found
+_KNOWN_BYTES = 2  # a place of the known text
+_OWN_BYTES = 4  # ... and of the unit at hand: rank, byte, byte of the output
+_MAP_BYTES = 3 << 20
 _CODED_COPIES = 3  # of a coded group: as read, as words, in the range coder
 
 
@@ -29,12 +33,13 @@ def decode_memory_bytes(
     weight_bytes: int = 0,
     archive_bytes: int | None = None,
     tile_chunks: int = DECODE_TILE_CHUNKS,
+    context: Context = STRICT,
 ) -> int:
     """Predicted peak of the whole process in bytes, libraries included, while it decodes.
 
     vocabulary: of the network; without one that of all bytes, and chunks as few as they can be.
     weight_bytes: length of the weights section; archive_bytes: of the archive, if known;
-    tile_chunks: see `groups.decode_groups`. An encoder asks this before it trains; what it writes
+    tile_chunks: see `units.UnitDecoder`. An encoder asks this before it trains; what it writes
     then opens under the same limit.
     """
     v = vocabulary.n_symbols if vocabulary else N_BYTES + config.n_merges
@@ -44,8 +49,13 @@ def decode_memory_bytes(
     waiting = min(max(threads, 1) + 1, tiles.count)  # decoded, not yet fetched
     coded = (busy + waiting) * tiles.coded_bytes
     coded = _CODED_COPIES * min(coded, archive_bytes or layout.total_bytes + 64)
-    working = busy * tiles.chunks * _chunk_bytes(config, layout, v, tiles)
+    chunk = _chunk_bytes(config, layout, v, tiles)
+    working = busy * tiles.chunks * chunk
     plain = (busy + waiting) * tiles.plain_bytes + coded
+    if context.mode != CHUNK:
+        known = _Known(layout, context, longest)
+        working = max(working, known.shared_chunks * chunk)
+        plain += known.kept_bytes + busy * tiles.groups * known.each_bytes
     running = _network_bytes(config, v) + _table_bytes(config, layout) + working + plain
     loading = weight_bytes + _loading_bytes(config) + _CODER_BYTES
     return learned_program_bytes() + index_memory_bytes(layout) + max(running, loading)
@@ -63,6 +73,35 @@ def weights_memory_bytes(config: ModelConfig, weight_bytes: int = 0, nnz: int = 
 def index_memory_bytes(layout: Layout) -> int:
     """Of the index and what it is compared with."""
     return _GROUP_BYTES * layout.n_groups
+
+
+class _Known:
+    """Bytes that the experts and the text they know take, and chunks of the largest shared unit.
+
+    kept: once for the archive; each: for every group that is decoded at a time.
+    """
+
+    def __init__(self, layout: Layout, context: Context, longest: int) -> None:
+        units, full = Units(layout, context), layout.chunk_size - longest + 1
+
+        def chunks_of(n_bytes: int) -> int:
+            return -(-n_bytes // full) + -(-n_bytes // layout.group_bytes)
+
+        trees, records, heads = context.table_bits
+        tables = (32 << trees) + (8 << records) + (8 << heads) + _MAP_BYTES
+        known = _KNOWN_BYTES * layout.chunk_size * chunks_of(units.known_bytes())
+        group = min(layout.group_bytes, layout.total_bytes)
+        own = _OWN_BYTES * layout.chunk_size * chunks_of(group)
+        self.shared_chunks = 0
+        self.kept_bytes, self.each_bytes = 0, tables + own
+        if context.mode == REFERENCE:
+            self.shared_chunks = chunks_of(units.n_bytes(0))
+            self.kept_bytes, self.each_bytes = tables + known, tables + known + own
+        elif context.mode == SOLID:
+            self.shared_chunks = chunks_of(units.most_bytes())
+            # The text is copied into a longer array before each unit.
+            own = _OWN_BYTES * layout.chunk_size * self.shared_chunks
+            self.kept_bytes, self.each_bytes = tables + 2 * known + own, 0
 
 
 class _Tiles:
