@@ -35,8 +35,9 @@ def restore(model: nn.Module, optimisers: Optimisers, tensors: Mapping[str, Tens
         for path, value in below(tensors, f"{key}/").items():
             name, _, field = path.partition("/")
             p = params[name]
-            device = p.device if value.shape == p.shape else value.device
-            optimiser.state[p][field] = value.to(device, copy=True)
+            # A fused kernel reads its count of steps where the weights are.
+            there = value.shape == p.shape or optimiser.defaults.get("fused")
+            optimiser.state[p][field] = value.to(p.device if there else value.device, copy=True)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
