@@ -30,7 +30,7 @@ from mdlzip.symbols.tokens import Tokens, prepare
 from mdlzip.symbols.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from mdlzip.training.trainer import TrainResult
+    from mdlzip.training.loop import TrainResult
 
 _EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
 _EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
