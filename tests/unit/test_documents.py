@@ -11,8 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-DRAFTS = {"experts-draft.md"}  # to be rewritten as a page of the format
-PAGES = sorted(p for p in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")] if p.name not in DRAFTS)
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 WIDTH = 100
 STATUS = re.compile(
     r"\b(?:Status: (?:normative|exact|free)\b|This page is (?:normative|informative))"
@@ -76,6 +75,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         found = (page.parent / file).resolve() if file else page
         assert found.exists(), f"{name(page)}: {target}"
         assert not place or place in anchors(found), f"{name(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md" or page.parent.name in ("decisions", "experiments"):
+        return  # records, of files that may be gone
+    for file in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`", text_of(page)):
+        assert any((base / file).is_file() for base in (ROOT, ROOT / "mdlzip")), file
+
+
+def test_decisions_have_numbers_of_their_own() -> None:
+    numbers = [page.name[:4] for page in sorted((DOCS / "decisions").glob("*.md"))]
+    assert numbers == [f"{n:04}" for n in range(1, len(numbers) + 1)]
 
 
 def test_the_index_lists_every_experiment() -> None:
