@@ -250,7 +250,7 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
             60.0,
             tokens.total_bytes,
         )
-        save(work_dir, Checkpoint(settings, Progress(step=1), {}, {}))
+        save(work_dir, Checkpoint(settings, Progress(step=1), {}))
         if "raises" in outcome:
             raise outcome["raises"]  # type: ignore[misc]
         return SimpleNamespace(

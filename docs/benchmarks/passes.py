@@ -6,9 +6,8 @@ import resource
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
+from mdlzip.codec.options import CompressOptions
 from mdlzip.corpus import open_corpus
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import sample_of
@@ -26,7 +25,7 @@ def _peak_mib() -> float:
 
 def main(path: Path, threads: int) -> None:
     """One line a pass: seconds on the clock and of the processor, MB/s, peak memory by its end."""
-    options = cast(Any, SimpleNamespace(preset="nano", config_file=None, overrides=()))
+    options = CompressOptions(preset="nano")
     clock = cpu = 0.0
 
     def report(name: str, n_bytes: int) -> None:

@@ -49,7 +49,7 @@ def pack_weights(network: IntegerNetwork, mode: str = "coded") -> PackedWeights:
     if mode == "coo":
         return _pack_coo(network, head)
     stream, position_bits, value_bits = _encode(network)
-    share = position_bits / (position_bits + value_bits)
+    share = position_bits / max(position_bits + value_bits, 1.0)
     positions = min(round(len(stream) * share), len(stream))
     head += put_varint(network.nnz) + put_varint(positions)
     lines = (positions, len(stream) - positions, len(head))

@@ -6,10 +6,9 @@ and returned as places in `Vocabulary.symbols`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import torch
 
 from mdlzip.coding.range_coder import Decoder, Encoder
 from mdlzip.errors import CorruptArchive
@@ -19,8 +18,8 @@ from mdlzip.quantised.prepared import count_table
 from mdlzip.symbols.context import CHUNK, Context
 from mdlzip.symbols.vocabulary import Vocabulary
 
-Gaps = Any
-"""(B, T, V) from a predictor: uint16 numpy, or an int64 tensor; None without a network."""
+Gaps: TypeAlias = np.ndarray | None
+"""uint16 (B, T, V) from a predictor; None without a network."""
 
 
 class Look(NamedTuple):
@@ -32,22 +31,16 @@ class Look(NamedTuple):
 
     def counts(self) -> np.ndarray:
         """Counts, float64 (n, V), of whole numbers."""
-        if isinstance(self.gaps, torch.Tensor):
-            return count_table()[self._on_cpu()]
         from mdlzip.quantised.kernels_cpu import take_counts
 
+        assert self.gaps is not None
         out = np.empty((len(self.rows), self.gaps.shape[2]))
         take_counts(self.gaps, count_table(), self.t, self.rows, out)
         return out
 
     def values(self) -> np.ndarray | None:
         """The gaps themselves, uint16 (n, V)."""
-        if isinstance(self.gaps, torch.Tensor):
-            return self._on_cpu().astype(np.uint16)
         return None if self.gaps is None else self.gaps[self.rows, self.t]
-
-    def _on_cpu(self) -> np.ndarray:
-        return self.gaps[torch.from_numpy(self.rows), self.t].cpu().numpy()
 
 
 class UnitCoder(Protocol):

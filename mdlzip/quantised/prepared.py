@@ -6,6 +6,7 @@ Everything a hostile archive could use to overflow is refused here, before the f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -68,11 +69,12 @@ def _embedding(tensor: QuantTensor) -> np.ndarray:
 class Product:
     """A matrix of codes and how its sums become the next unit.
 
-    codes: int8 (out, in). bound: largest |sum| that any int8 input can give. bias: whole float64
-    numbers (out,), in the output unit. shift: of acc * mantissa; for qkv that of q and k, and
-    `shift_v` that of v.
+    place: from 0, among all products of the network. codes: int8 (out, in). bound: largest |sum|
+    that any int8 input can give. bias: whole float64 numbers (out,), in the output unit. shift: of
+    acc * mantissa; for qkv that of q and k, and `shift_v` that of v.
     """
 
+    place: int
     codes: np.ndarray
     bound: int
     mantissa: int
@@ -92,33 +94,69 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One sublayer: norm, convolution and its two products."""
+class Norm:
+    """Norm and causal convolution, and the exponent of the site that their codes are for.
 
+    place: from 0, among all norms of the network. taps: (w, D), w = 0 for no convolution. gain,
+    bias: (D,), empty with RMS norms. All whole float64 numbers of unit 2**-12.
+    """
+
+    place: int
     taps: np.ndarray
     gain: np.ndarray
-    norm_bias: np.ndarray
+    bias: np.ndarray
+    exponent: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sublayer: what is added to the stream is second(f(first(norm(stream))))."""
+
+    norm: Norm
     first: Product
     second: Product
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer. place: from 0. Exponents of the sites inside: of q and k, v, attn_out, mlp_act."""
+
+    place: int
+    attention: Part
+    mlp: Part
+    qk: int
+    v: int
+    attn_out: int
+    mlp_act: int
 
 
 @dataclass(frozen=True)
 class Prepared:
     """All integers of a network in the order in which the predictor uses them.
 
-    head: has a row for each symbol that can be predicted and no others, then, if the configuration
-    has matches, the row of the trust in a match. match: whole float64 numbers by match length, in
-    the logits' unit; empty without matches.
+    embedding: int32 (symbols, D), unit 2**-12. head: has a row for each symbol that can be
+    predicted and no others, then, if the configuration has matches, the row of the trust in a
+    match. match: whole float64 numbers by match length, in the logits' unit; empty without matches.
     """
 
     config: ModelConfig
-    exponents: dict[str, int]
     embedding: np.ndarray
-    layers: tuple[tuple[Part, Part], ...]
-    final_gain: np.ndarray
-    final_bias: np.ndarray
+    layers: tuple[Layer, ...]
+    final: Norm
     head: Product
     match: np.ndarray
+
+    @property
+    def products(self) -> list[Product]:
+        """All of them, by place."""
+        parts = [part for layer in self.layers for part in (layer.attention, layer.mlp)]
+        return [p for part in parts for p in (part.first, part.second)] + [self.head]
+
+    @property
+    def norms(self) -> list[Norm]:
+        """All of them, by place."""
+        parts = [part for layer in self.layers for part in (layer.attention, layer.mlp)]
+        return [part.norm for part in parts] + [self.final]
 
 
 def window_of(config: ModelConfig, chunk_size: int) -> int:
@@ -131,14 +169,16 @@ def attention_table(window: int) -> np.ndarray:
     return tables.exp_table(min(15, 24 - (window - 1).bit_length()), 128)
 
 
+@cache
 def count_table() -> np.ndarray:
-    """float64: symbol count for every logit gap; the last entry is the floor of 1."""
+    """float64, shared: symbol count for every logit gap; the last entry is the floor of 1."""
     counts = tables.exp_table(COUNT_BITS, 1 << LOGIT_BITS) + 1
     return np.append(counts, 1).astype(np.float64)
 
 
 def _product(
     net: IntegerNetwork,
+    place: int,
     name: str,
     e_in: int,
     bits: int,
@@ -162,7 +202,7 @@ def _product(
         if bits_v is not None:
             third = bias.size // 3
             bias[2 * third :] = fixed(net.tensors[name + "_bias"], bits_v)[2 * third :]
-    return Product(codes, bound, tensor.mantissa, shift, bias, shift_v)
+    return Product(place, codes, bound, tensor.mantissa, shift, bias, shift_v)
 
 
 def prepare(net: IntegerNetwork) -> Prepared:
@@ -178,39 +218,36 @@ def prepare(net: IntegerNetwork) -> Prepared:
         p = f"blocks.{i}."
         if ATTENTION_SHIFT + e[p + "v"] - e[p + "attn_out"] > MAX_RIGHT_SHIFT:
             raise ExportRefused(f"{p}attn: exponents of v and attn_out lie too far apart")
-    layers = []
-    for i in range(c.n_layers):
-        p = f"blocks.{i}."
-        qk_bits = e[p + "qk"] + QK_EXTRA_BITS
-        attn = _part(
-            net,
-            p + "attn",
-            "norm" if c.shared_norm else "attn_norm",
-            _product(net, p + "attn.qkv", e[p + "attn_in"], qk_bits, bits_v=e[p + "v"]),
-            _product(net, p + "attn.out", e[p + "attn_out"], RESIDUAL_BITS),
-        )
-        mlp = _part(
-            net,
-            p + "mlp",
-            "norm" if c.shared_norm else "mlp_norm",
-            _product(net, p + "mlp.up", e[p + "mlp_in"], HIDDEN_BITS[c.activation]),
-            _product(net, p + "mlp.down", e[p + "mlp_act"], RESIDUAL_BITS),
-        )
-        layers.append((attn, mlp))
+    layers = tuple(_layer(net, i) for i in range(c.n_layers))
     gain, bias = _norm_vectors(net, "final_norm")
     rows = net.vocabulary.symbols
     if c.match_min:
         rows = np.append(rows, START_SYMBOL)
     return Prepared(
         config=c,
-        exponents=dict(e),
         embedding=_embedding(net.tensors["embedding"]),
-        layers=tuple(layers),
-        final_gain=gain,
-        final_bias=bias,
-        head=_product(net, "head", e["head_in"], LOGIT_BITS, rows=rows),
+        layers=layers,
+        final=Norm(2 * c.n_layers, np.zeros((0, c.d_model)), gain, bias, e["head_in"]),
+        head=_product(net, 4 * c.n_layers, "head", e["head_in"], LOGIT_BITS, rows=rows),
         match=fixed(net.tensors["match"], LOGIT_BITS) if c.match_min else _EMPTY,
     )
+
+
+def _layer(net: IntegerNetwork, i: int) -> Layer:
+    c, e, p, first = net.shape, net.exponents, f"blocks.{i}.", 4 * i
+    qk_bits = e[p + "qk"] + QK_EXTRA_BITS
+    attention = Part(
+        _norm(net, 2 * i, p + "attn", "attn_norm"),
+        _product(net, first, p + "attn.qkv", e[p + "attn_in"], qk_bits, bits_v=e[p + "v"]),
+        _product(net, first + 1, p + "attn.out", e[p + "attn_out"], RESIDUAL_BITS),
+    )
+    mlp = Part(
+        _norm(net, 2 * i + 1, p + "mlp", "mlp_norm"),
+        _product(net, first + 2, p + "mlp.up", e[p + "mlp_in"], HIDDEN_BITS[c.activation]),
+        _product(net, first + 3, p + "mlp.down", e[p + "mlp_act"], RESIDUAL_BITS),
+    )
+    inside = (e[p + site] for site in ("qk", "v", "attn_out", "mlp_act"))
+    return Layer(i, attention, mlp, *inside)
 
 
 def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -224,17 +261,20 @@ def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarra
     return gain, bias
 
 
-def _part(net: IntegerNetwork, p: str, norm: str, first: Product, second: Product) -> Part:
-    gain, bias = _norm_vectors(net, p.rsplit(".", 1)[0] + "." + norm)
+def _norm(net: IntegerNetwork, place: int, part: str, own: str) -> Norm:
+    """The norm before sublayer `part`; `own`: its name where the sublayers share none."""
+    block = part.rpartition(".")[0]
+    gain, bias = _norm_vectors(net, f"{block}.{'norm' if net.shape.shared_norm else own}")
     taps = np.zeros((0, net.shape.d_model))
     if net.shape.conv_width:
-        taps = fixed(net.tensors[p + ".conv"], RESIDUAL_BITS)
-        _check_size(p + ".conv", taps, MAX_TAP)
+        taps = fixed(net.tensors[part + ".conv"], RESIDUAL_BITS)
+        _check_size(part + ".conv", taps, MAX_TAP)
         normed = np.full(net.shape.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
         if gain.size:
             normed = _NORMED_PER_GAIN * np.abs(gain) + np.abs(bias)
-        _check_size(p + ".conv with its norm", normed * np.abs(taps).sum(axis=0), MAX_CONVOLUTION)
-    return Part(taps, gain, bias, first, second)
+        sums = normed * np.abs(taps).sum(axis=0)
+        _check_size(part + ".conv with its norm", sums, MAX_CONVOLUTION)
+    return Norm(place, taps, gain, bias, net.exponents[part + "_in"])
 
 
 def _check_size(what: str, values: np.ndarray, limit: int) -> None:

@@ -6,7 +6,7 @@ bit, and slices of a product are its parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,54 +28,47 @@ MOMENT_MACS = 1 << 31
 _LEAST_SLICE_ROWS = 32
 
 
-class Products:
-    """The matrices of a network on a device, each in its carrier; threads may share it.
+class Matrix:
+    """The matrix of a product on a device, in its carrier; threads may share it.
 
     carrier: "auto" takes the cheapest exact one; naming one that the bounds forbid raises
-    ExportRefused. fused: the CPU kernels fill the operands, so int8 is possible.
+    ExportRefused. bytes_pay: int8 is the cheapest, because operands are filled as int8 and the
+    processor has dot products of them. dtype: of the operands. sums: dtype of the results.
     """
 
     def __init__(
-        self, products: Iterable[Product], device: torch.device, carrier: str, *, fused: bool
+        self, product: Product, device: torch.device, carrier: str, *, bytes_pay: bool = False
     ) -> None:
-        small = fused and torch.cpu._is_vnni_supported()
-        self._weights: dict[int, tuple[str, Tensor]] = {}
-        for p in products:
-            chosen = carrier
-            if carrier == "auto":
-                chosen = "float32" if p.bound < CARRIER_BOUND["float32"] else "float64"
-                if small:
-                    chosen = "int8"  # several times faster where the CPU has dot products of int8
-            if p.bound >= CARRIER_BOUND[chosen]:
-                raise ExportRefused(f"a sum of {p.bound} is not exact in {chosen}")
-            codes = torch.from_numpy(np.ascontiguousarray(p.codes))
-            self._weights[id(p)] = chosen, codes.to(device, _DTYPE[chosen]).t()
+        if carrier == "auto":
+            carrier = "float32" if product.bound < CARRIER_BOUND["float32"] else "float64"
+            if bytes_pay:
+                carrier = "int8"  # several times faster
+        if product.bound >= CARRIER_BOUND[carrier]:
+            raise ExportRefused(f"a sum of {product.bound} is not exact in {carrier}")
+        self.dtype = _DTYPE[carrier]
+        self.sums = torch.int32 if carrier == "int8" else self.dtype
+        codes = torch.from_numpy(np.ascontiguousarray(product.codes))
+        self._weight = codes.to(device, self.dtype).t()
+        self._multiply = torch._int_mm if carrier == "int8" else torch.mm
+        self._slice = max(MOMENT_MACS // max(self._weight.numel(), 1), _LEAST_SLICE_ROWS)
 
     @property
-    def nbytes(self) -> int:
-        """Memory of all matrices."""
-        return sum(w.numel() * w.element_size() for _, w in self._weights.values())
+    def inputs(self) -> int:
+        """Columns of an operand."""
+        return self._weight.shape[0]
 
-    def empty(self, p: Product, shape: tuple[int, ...]) -> Tensor:
-        """An operand for `p`, to be filled."""
-        return torch.empty(shape, dtype=self.dtype(p))
+    @property
+    def outputs(self) -> int:
+        """Columns of the sums."""
+        return self._weight.shape[1]
 
-    def dtype(self, p: Product) -> torch.dtype:
-        """Of the operands of `p`."""
-        return _DTYPE[self._weights[id(p)][0]]
-
-    def multiply(self, p: Product, x: Tensor, check: Callable[[], None]) -> Tensor:
-        """x (n, in) times the matrix, (n, out); `check` is called once every moment."""
-        carrier, weight = self._weights[id(p)]
-        small = carrier == "int8"
-        product = torch._int_mm if small else torch.mm
-        n = max(MOMENT_MACS // weight.numel(), _LEAST_SLICE_ROWS)
+    def multiply(self, x: Tensor, out: Tensor, check: Callable[[], None]) -> None:
+        """out (n, out) = x (n, in) times the matrix; `check` is called once every moment."""
         check()
-        if len(x) <= n:
-            return product(x, weight)
-        dtype = torch.int32 if small else x.dtype
-        out = torch.empty((len(x), weight.shape[1]), dtype=dtype, device=x.device)
-        for i in range(0, len(x), n):
-            product(x[i : i + n], weight, out=out[i : i + n])
+        if len(x) <= self._slice:
+            self._multiply(x, self._weight, out=out)
+            return
+        for i in range(0, len(x), self._slice):
+            rows = slice(i, i + self._slice)
+            self._multiply(x[rows], self._weight, out=out[rows])
             check()
-        return out

@@ -214,8 +214,8 @@ def expert_costs(
     *,
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Column, int]:
-    """What the experts would spend without a network: (bits of every symbol, bytes of all units).
+) -> tuple[Column, list[int]]:
+    """What the experts spend without a network: (bits of every symbol, bytes of every unit).
 
     The column, float16, has the order of the symbols of `tokens` and is closed with them. What a
     network is worth beside the experts is seen against it alone.
@@ -223,7 +223,8 @@ def expert_costs(
     layout = tokens.layout
     work = _Work(None, tokens.vocabulary, layout, context, "cpu", threads)
     column, waiting = tokens.new_column(np.dtype(np.float16)), dict[int, np.ndarray]()
-    done = total = next_group = 0
+    done = next_group = 0
+    lengths: list[int] = []
 
     def price(unit: int, threads: int) -> tuple[dict[int, np.ndarray], int]:
         groups = work.units.groups(unit)
@@ -241,11 +242,12 @@ def expert_costs(
             while next_group in waiting:
                 column.append(waiting.pop(next_group))
                 next_group += 1
-            done, total = done + work.units.n_bytes(unit), total + size
+            lengths.append(size)
+            done += work.units.n_bytes(unit)
             if on_progress:
                 on_progress(done, layout.total_bytes)
     column.flush()
-    return column, total
+    return column, lengths
 
 
 class UnitDecoder:

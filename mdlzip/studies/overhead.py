@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +24,15 @@ from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.source import ByteSource
 from mdlzip.symbols.survey import take_survey
-from mdlzip.symbols.tokens import Tokens, prepare
+from mdlzip.symbols.tokens import prepare
 from mdlzip.training.cpu import settled_cpu
-from mdlzip.training.planner import Plan, choose_vocabulary, make_plan
-from mdlzip.training.trainer import Trainer
+from mdlzip.training.planner import choose, choose_vocabulary
+from mdlzip.training.session import Session
+from mdlzip.training.timing import INSIDE_THE_PENALTY
 
 BASELINE = "none"
 _STEPS_A_TURN = 5
 _WARM_UP_ROUNDS = 2  # allocations, kernels chosen at the first call
-_INSIDE_THE_PENALTY = 0.5  # fraction of the run: past the warm-up of alpha, before pruning
 
 Progress = Callable[[str, float, float, str], None]
 
@@ -73,8 +72,8 @@ def measure_overhead(
     """Time training steps on the bytes of `source` with each method and without any.
 
     options: as for compress; its method is not used. rounds: turns of 5 steps for each method.
-    Nothing is written but temporary logs. Raises UsageError for an empty file, an unknown method or
-    no rounds.
+    Only temporary files are written. Raises UsageError for an empty file, an unknown method or no
+    rounds.
     """
     for method in methods:
         check_method(method)
@@ -84,59 +83,47 @@ def measure_overhead(
         raise UsageError(f"{rounds} rounds measure nothing")
     names = (BASELINE, *(m for m in dict.fromkeys(methods) if m != BASELINE))
     layout = Layout(source.size, options.chunk_size, options.chunks_per_group())
-    # The plan of a run is where its preset comes from; its method would be every trainer's.
-    chosen: Any = replace(options, method=None)
+    options = replace(options, method=None)  # it would be every session's
     with ExitStack() as stack:
-        stack.enter_context(settled_cpu(chosen.threads))
+        stack.enter_context(settled_cpu(options.threads))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mdlzip-study-")))
-        began, sample = time.monotonic(), sample_of(source)
-        vocabulary = choose_vocabulary(take_survey(source).present, sample, layout, chosen)
+        sample = sample_of(source)
+        vocabulary = choose_vocabulary(take_survey(source).present, sample, layout, options)
         tokens = stack.enter_context(
-            prepare(source, layout, vocabulary, folder, threads=chosen.threads)
+            prepare(source, layout, vocabulary, folder, threads=options.threads)
         )
-        plan = make_plan(tokens, sample, chosen, began)
-        trainers = {}
+        choice = choose(tokens, sample, options)
+        sessions = {}
         for name in names:
-            trainers[name] = _trainer(name, tokens, chosen, plan, folder / name)
-            stack.callback(trainers[name].metrics.close)
+            train = replace(choice.preset.train, method=name)
+            preset = replace(choice.preset, train=train)
+            sessions[name] = Session(tokens, preset, device=choice.device, seed=options.seed)
         times: dict[str, list[float]] = {name: [] for name in names}
         for number in range(-_WARM_UP_ROUNDS, rounds):
             # There and back again: no method always follows the same one.
             for name in names if number % 2 else reversed(names):
-                seconds = _turn(trainers[name])
+                seconds = _turn(sessions[name])
                 if number >= 0:
                     times[name].append(seconds)
             on_progress("steps", number + 1 + _WARM_UP_ROUNDS, rounds + _WARM_UP_ROUNDS, "")
-        model, batches = trainers[BASELINE].model, trainers[BASELINE].batches
+        baseline = sessions[BASELINE]
         return Overhead(
-            plan.preset.name,
-            sum(p.numel() for p in model.parameters()),
-            batches.passes_per_step * source.size,
-            plan.device,
+            choice.preset.name,
+            baseline.n_weights,
+            baseline.batches.passes_per_step * source.size,
+            choice.device,
             torch.get_num_threads(),
             paired_costs(times),
         )
 
 
-def _trainer(method: str, tokens: Tokens, options: Any, plan: Plan, folder: Path) -> Trainer:
-    train = replace(plan.preset.train, method=method)
-    plan = replace(plan, preset=replace(plan.preset, train=train))
-    trainer = Trainer(tokens, options, plan, folder)
-    trainer.progress.fraction = _INSIDE_THE_PENALTY
-    return trainer
-
-
-def _turn(trainer: Trainer) -> float:
+def _turn(session: Session) -> float:
     """Seconds of a step: the mean over a turn."""
-    cuda = trainer.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
+    session.synchronise()
     began = time.perf_counter()
     for _ in range(_STEPS_A_TURN):
-        trainer.step()
-        trainer.progress.step += 1
-    if cuda:
-        torch.cuda.synchronize()
+        session.step(INSIDE_THE_PENALTY)
+    session.synchronise()
     return (time.perf_counter() - began) / _STEPS_A_TURN
 
 

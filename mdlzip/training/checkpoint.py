@@ -10,32 +10,31 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdlzip.config import ModelConfig, Preset, TrainConfig, merge
-from mdlzip.errors import UsageError
+from mdlzip.errors import MdlzipError, UsageError
+from mdlzip.fileio import plain_errors
 
 _KEEP = 2
 _NAME = re.compile(r"step-[0-9]+\.safetensors")
-_VERSION = 1
+_VERSION = 2
 _META = "mdlzip"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """Where a run stands: everything that is not a tensor."""
+    """Where a run stands: steps done, fraction of the run, seconds that it has taken."""
 
     step: int = 0
     fraction: float = 0.0
     elapsed_s: float = 0.0
-    pruned: bool = False
-    quantising: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, read back. table: integers by name (steps, exponents)."""
+    """One checkpoint. state: of the session, see `Session.state_dict`."""
 
     settings: Settings
     progress: Progress
-    tensors: dict[str, Tensor]
-    table: dict[str, int]
+    state: dict[str, Tensor]
+
+
+class Checkpoints:
+    """Those that one run writes into a folder. warn: takes why one could not be written."""
+
+    def __init__(self, folder: Path, settings: Settings, warn: Callable[[str], None]) -> None:
+        self._folder, self._settings, self._warn = folder, settings, warn
+
+    def save(self, progress: Progress, state: dict[str, Tensor]) -> bool:
+        """Write one; whether that went well."""
+        try:
+            with plain_errors("the checkpoint cannot be written, training goes on without"):
+                save(self._folder, Checkpoint(self._settings, progress, state))
+        except MdlzipError as problem:
+            self._warn(str(problem))
+            return False
+        return True
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -72,9 +87,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "version": _VERSION,
         "settings": asdict(checkpoint.settings),
         "progress": asdict(checkpoint.progress),
-        "table": checkpoint.table,
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state.items()}
     try:
         save_file(tensors, part, metadata={_META: json.dumps(about)})
         with part.open("rb") as file:
@@ -95,14 +109,13 @@ def load(folder: Path) -> Checkpoint | None:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})[_META])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                state = {key: file.get_tensor(key) for key in file.keys()}
             if about["version"] != _VERSION:
                 continue
             return Checkpoint(
                 _settings(about["settings"]),
                 Progress(**about["progress"]),
-                tensors,
-                {str(k): int(v) for k, v in about["table"].items()},
+                state,
             )
         except (OSError, ValueError, TypeError, KeyError, SafetensorError, UsageError):
             continue  # damaged, or of another version of mdlzip: the one before it serves
@@ -127,31 +140,3 @@ def _complete(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name))
-
-
-def collect(model: nn.Module, optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Parameters and optimiser state as one flat dictionary; numbers become float64 tensors."""
-    names = {id(p): n for n, p in model.named_parameters()}
-    out = {f"param/{n}": p.detach() for n, p in model.named_parameters()}
-    for key, optimiser in optimisers.items():
-        for p, state in optimiser.state.items():
-            for field, value in state.items():
-                tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
-                out[f"{key}/{names[id(p)]}/{field}"] = tensor
-    return out
-
-
-@torch.no_grad()
-def restore(
-    model: nn.Module, optimisers: dict[str, torch.optim.Optimizer], tensors: dict[str, Tensor]
-) -> None:
-    """Put back what `collect` took."""
-    params = dict(model.named_parameters())
-    for key, value in tensors.items():
-        kind, name, *field = key.split("/")
-        if kind == "param":
-            params[name].copy_(value)
-        elif kind in optimisers:
-            p = params[name]
-            device = p.device if value.shape == p.shape else value.device
-            optimisers[kind].state[p][field[0]] = value.to(device).clone()

@@ -6,13 +6,13 @@ import lzma
 import math
 import time
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from mdlzip.config import Preset, load_preset
 from mdlzip.networks.registry import n_cells
+from mdlzip.training.options import Options
 
 _LADDER = ("nano", "micro", "mini", "tiny", "small", "base")  # smallest first
 _GPU_LADDER = (*_LADDER, "large", "huge")
@@ -23,26 +23,6 @@ _WEIGHTS_PER_LZMA_BYTE = 0.5
 _MIN_PASSES = 10.0
 _FAST = [{"id": lzma.FILTER_LZMA2, "preset": 3}]
 _TRIALS = 40
-
-
-class Options(Protocol):
-    """The part of the codec's options that training reads."""
-
-    preset: str | None
-    config_file: object
-    overrides: tuple[str, ...]
-    device: str
-    threads: int | None
-    seed: int
-    steps: int | None
-    method: str | None
-    metrics: object
-    append_metrics: bool
-    force: bool
-    verify: bool
-
-    def seconds(self, total_bytes: int) -> float:
-        """The budget."""
 
 
 def choose_preset(
@@ -64,7 +44,7 @@ def choose_preset(
             passes = budget_s / max(6 * weights * n_symbols / speed, 1e-9)
             if affordable and passes >= _MIN_PASSES:
                 name = candidate
-    preset = load_preset(name, options.config_file, options.overrides)  # type: ignore[arg-type]
+    preset = load_preset(name, options.config_file, options.overrides)
     if options.method is not None:
         preset = replace(preset, train=replace(preset.train, method=options.method))
     return preset

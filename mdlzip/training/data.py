@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdlzip.config import Preset
 from mdlzip.matches import Matcher
 from mdlzip.symbols.column import Column
 from mdlzip.symbols.tokens import Tokens
@@ -193,6 +194,24 @@ class Batches:
     def chunks_for(self, n: int) -> int:
         """How many chunks hold as much as `n` of PIECE_BYTES; between 4 and `n`."""
         return min(n, max(4, n * PIECE_BYTES // self.chunk_size))
+
+
+def batches_for(tokens: Tokens, preset: Preset, seed: int) -> Batches:
+    """The training data for a preset, whose `batch_chunks` counts 512 symbols each.
+
+    Long chunks come in pieces where the network sees a window only and places are relative to one
+    another. All layers together see further back than the one window that is put before a piece,
+    but every symbol of context is computed and not learned from.
+    """
+    model = preset.model
+    local = 0 < model.window < tokens.layout.chunk_size and model.positions == "rotary"
+    return Batches(
+        tokens,
+        preset.train.batch_chunks * 512,
+        seed,
+        lead=model.window if local else 0,
+        least_match=model.match_min,
+    )
 
 
 def _spread(n: int, total: int) -> list[int]:

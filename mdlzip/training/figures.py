@@ -38,7 +38,7 @@ def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> fl
         n += batches.bytes_of(y)
         symbols, used = x.numpy(), (y != IGNORE).numpy()
         gaps = predictor.forward(shifted(symbols), predictor.new_state(len(symbols)))
-        counts = predictor.count_table[np.asarray(gaps)]
+        counts = predictor.count_table[gaps]
         ranks = network.vocabulary.ranks[symbols]
         if (ranks[used] < 0).any():
             raise ExportRefused("a byte of the sample is not in the alphabet of the network")

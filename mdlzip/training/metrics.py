@@ -70,6 +70,14 @@ class Metrics:
             with contextlib.suppress(OSError):
                 file.close()
 
+    def __enter__(self) -> Metrics:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self.close()
+
 
 def _open_copy(path: Path, *, append: bool, force: bool) -> TextIO:
     if str(path) == "-":

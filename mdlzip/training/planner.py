@@ -11,19 +11,32 @@ import torch
 
 from mdlzip import limits
 from mdlzip.config import Preset, load_preset
-from mdlzip.model.transformer import Transformer
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
-from mdlzip.training.choice import Options, choose_preset, estimate_lzma
-from mdlzip.training.data import Batches
-from mdlzip.training.timing import time_coding, time_step
+from mdlzip.training.choice import choose_preset, estimate_lzma
+from mdlzip.training.options import Options, PresetOptions
+from mdlzip.training.session import Session
+from mdlzip.training.timing import throw_away, time_coding, time_step
 
 _TIMING_SHARE = 0.02  # of the budget, to time training steps
 _HOPELESS = 2.5  # the estimate is rough; none has been this much too high
 _SENSIBLE_BYTES = 16e6  # a network that has not seen so much of a file has hardly learned it
 _ENOUGH_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will be trained, before anything is timed.
+
+    budget_s: of the whole job, seconds. lzma_bytes: what LZMA would make of the file, estimated.
+    """
+
+    preset: Preset
+    device: str
+    budget_s: float
+    lzma_bytes: int
 
 
 @dataclass(frozen=True)
@@ -105,48 +118,49 @@ def pick_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def make_plan(
-    tokens: Tokens,
-    sample: np.ndarray,
-    options: Options,
-    began: float,
-    chosen: Preset | None = None,
-) -> Plan:
-    """Choose the preset, time a training step and the coder on this machine, and estimate.
+def choose(
+    tokens: Tokens, sample: np.ndarray, options: Options, preset: Preset | None = None
+) -> Choice:
+    """Choose device and preset for a file.
 
-    sample: of the file's bytes, as `learn.sample_of` takes it. began: when the time of the budget
-    began, as time.monotonic(). chosen: what an earlier run has begun with; then nothing is left to
-    choose.
+    sample: of its bytes, as `learn.sample_of` takes it. preset: what an earlier run has begun with;
+    then that is not chosen.
     """
-    layout, vocabulary, total_bytes = tokens.layout, tokens.vocabulary, tokens.total_bytes
     device = pick_device(options.device)
-    budget = options.seconds(total_bytes)
-    rival = estimate_lzma(sample, total_bytes)
-    preset = chosen or choose_preset(options, tokens.n_symbols, rival, budget, device)
-    preset = replace(preset, model=replace(preset.model, n_merges=len(vocabulary.merges)))
-    model = Transformer(preset.model, layout.chunk_size).to(device)
-    model.initialise(options.seed)
-    model.restrict(torch.from_numpy(vocabulary.symbols).long())
-    batches = make_batches(tokens, preset, 0)
-    step_s = time_step(model, preset, batches, device, _TIMING_SHARE * budget)
-    coding_s = time_coding(model, batches, device, options.threads, verify=options.verify)
-    weights = sum(p.numel() for p in model.parameters())
+    budget_s = options.seconds(tokens.total_bytes)
+    lzma_bytes = estimate_lzma(sample, tokens.total_bytes)
+    if preset is None:
+        preset = choose_preset(options, tokens.n_symbols, lzma_bytes, budget_s, device)
+    model = replace(preset.model, n_merges=len(tokens.vocabulary.merges))
+    return Choice(replace(preset, model=model), device, budget_s, lzma_bytes)
+
+
+def make_plan(session: Session, choice: Choice, options: Options, began: float) -> Plan:
+    """Time training steps of `session` and the coder on this machine, and estimate.
+
+    The session is as it was afterwards. began: when the time of the budget began, as
+    time.monotonic().
+    """
+    total_bytes, budget = session.total_bytes, choice.budget_s
+    with throw_away(session):
+        step_s = time_step(session, _TIMING_SHARE * budget)
+        coding_s = time_coding(session, options.threads, verify=options.verify)
+    passes_per_step = session.batches.passes_per_step
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
-    passes = max(budget - coding_s, 0.1 * budget) / step_s * batches.passes_per_step
-    expected = min(int(rival * (0.62 + 0.2 / (0.3 + passes))), total_bytes) + weights * 22 // 80
-    overhead = 1.0 + min(14.0, 0.04 * budget)
-    spent = time.monotonic() - began
+    passes = max(budget - coding_s, 0.1 * budget) / step_s * passes_per_step
+    share = 0.62 + 0.2 / (0.3 + passes)
+    expected = min(int(choice.lzma_bytes * share), total_bytes) + session.n_weights * 22 // 80
     return Plan(
-        preset,
-        device,
+        choice.preset,
+        choice.device,
         budget,
         step_s,
         coding_s,
-        overhead,
+        1.0 + min(14.0, 0.04 * budget),
         expected,
         options.steps,
-        spent,
-        step_s / batches.passes_per_step * min(1.0, _SENSIBLE_BYTES / max(total_bytes, 1)),
+        time.monotonic() - began,
+        step_s / passes_per_step * min(1.0, _SENSIBLE_BYTES / max(total_bytes, 1)),
     )
 
 
@@ -154,17 +168,15 @@ def choose_vocabulary(
     present: np.ndarray,
     sample: np.ndarray,
     layout: Layout,
-    options: Options,
+    options: PresetOptions,
     chosen: Preset | None = None,
 ) -> Vocabulary:
     """The byte values of the file and as many merges as the settings and the file allow.
 
-    present: boolean (256,), the values that occur. sample: as for `make_plan`.
+    present: boolean (256,), the values that occur. sample, chosen: as for `choose`.
     """
     any_preset = chosen or load_preset(
-        options.preset or "nano",
-        options.config_file,  # type: ignore[arg-type]
-        options.overrides,
+        options.preset or "nano", options.config_file, options.overrides
     )
     config, alphabet = any_preset.train, alphabet_of(present)
     most = min(config.vocabulary - alphabet.size, limits.MAX_MERGES)
@@ -173,21 +185,3 @@ def choose_vocabulary(
         sample, most, config.merge_count, config.merge_gain, longest, layout.total_bytes
     )
     return Vocabulary(alphabet, merges)
-
-
-def make_batches(tokens: Tokens, preset: Preset, seed: int) -> Batches:
-    """The training data for a preset, whose `batch_chunks` counts 512 symbols each.
-
-    Long chunks come in pieces where the network sees a window only and places are relative to one
-    another. All layers together see further back than the one window that is put before a piece,
-    but every symbol of context is computed and not learned from.
-    """
-    model = preset.model
-    local = 0 < model.window < tokens.layout.chunk_size and model.positions == "rotary"
-    return Batches(
-        tokens,
-        preset.train.batch_chunks * 512,
-        seed,
-        lead=model.window if local else 0,
-        least_match=model.match_min,
-    )

@@ -1,31 +1,34 @@
-"""One training run for one file: the plan, the machine's settings, then the `Trainer`."""
+"""One training run for one file: the plan, the machine's settings, then the loop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import NoGain
 from mdlzip.symbols.tokens import Tokens
-from mdlzip.training.checkpoint import Checkpoint
+from mdlzip.training.budget import Budget
+from mdlzip.training.checkpoint import Checkpoint, Checkpoints, Settings
 from mdlzip.training.cpu import settled_cpu
-from mdlzip.training.planner import make_plan
+from mdlzip.training.loop import Loop, TrainResult
+from mdlzip.training.metrics import Metrics
+from mdlzip.training.options import OnProgress, Options
+from mdlzip.training.planner import Plan, choose, make_plan
+from mdlzip.training.session import Session
 from mdlzip.training.threads import choosing_threads
-from mdlzip.training.trainer import Progress, Trainer, TrainResult
 
 
 def train(
     tokens: Tokens,
     sample: np.ndarray,
-    options: Any,
+    options: Options,
     *,
     work_dir: Path,
-    on_progress: Progress,
+    on_progress: OnProgress,
     should_stop: Callable[[], bool],
     began: float | None = None,
     rival_bytes: int | None = None,
@@ -37,7 +40,7 @@ def train(
     """Train a network for a file of at least one byte, given by its symbols.
 
     sample: some of its bytes, as `learn.sample_of` takes them.
-    options: the codec's CompressOptions. began: when the work that the budget is for began
+    began: when the work that the budget is for began
     (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
     to `work_dir`; resumed: the one to go on from. check_model: raises if the chosen model must not
     be trained; check_source: raises if the input has changed, asked with every checkpoint. warn:
@@ -47,8 +50,9 @@ def train(
     """
     began = time.monotonic() if began is None else began
     with settled_cpu(options.threads):
-        preset = resumed.settings.preset if resumed else None
-        plan = make_plan(tokens, sample, options, began, preset)
+        choice = choose(tokens, sample, options, resumed.settings.preset if resumed else None)
+        session = Session(tokens, choice.preset, device=choice.device, seed=options.seed)
+        plan = make_plan(session, choice, options, began)
         check_model(plan.preset.model)
         sentence = plan.sentence(tokens.total_bytes, rival_bytes)
         if resumed:
@@ -60,18 +64,55 @@ def train(
             raise NoGain(doubt)
         if doubt:
             warn(doubt)
-        trainer = Trainer(tokens, options, plan, work_dir, resumed=resumed, warn=warn)
-        trainer.rival_bytes = rival_bytes
-        try:
-            trainer.metrics.write(
+        if resumed:
+            session.load_state_dict(resumed.state)
+        if plan.steps is None and plan.device == "cpu":
+            on_progress = choosing_threads(on_progress)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        checkpoints = Checkpoints(work_dir, _settings(tokens, plan, options.seed), warn)
+        with Metrics(
+            work_dir / "metrics.jsonl",
+            options.metrics,
+            resume=resumed is not None,
+            append=options.append_metrics,
+            force=options.force,
+            warn=warn,
+        ) as metrics:
+            metrics.write(
                 "plan",
                 preset=plan.preset.name,
                 budget_s=plan.budget_s,
                 step_s=plan.step_s,
                 coding_s=plan.coding_s,
             )
-            if plan.steps is None and plan.device == "cpu":
-                on_progress = choosing_threads(on_progress)
-            return trainer.run(on_progress, should_stop, began, check_source)
-        finally:
-            trainer.metrics.close()
+            return Loop(
+                session,
+                _budget(plan, began, resumed),
+                checkpoints,
+                metrics,
+                on_progress=on_progress,
+                should_stop=should_stop,
+                check_source=check_source,
+                rival_bytes=rival_bytes,
+            ).run()
+
+
+def _settings(tokens: Tokens, plan: Plan, seed: int) -> Settings:
+    return Settings(
+        preset=plan.preset,
+        chunk_size=tokens.layout.chunk_size,
+        group_chunks=tokens.layout.group_chunks,
+        seed=seed,
+        steps=plan.steps,
+        budget_s=None if plan.steps else plan.budget_s,
+        total_bytes=tokens.total_bytes,
+    )
+
+
+def _budget(plan: Plan, began: float, resumed: Checkpoint | None) -> Budget:
+    """Where it counts seconds, those of planning count, too."""
+    if resumed:
+        at = resumed.progress
+        return Budget(plan.train_s, plan.steps, elapsed_s=at.elapsed_s, fraction=at.fraction)
+    spent_s = time.monotonic() - began if plan.steps is None else 0.0
+    return Budget(plan.train_s, plan.steps, elapsed_s=spent_s)

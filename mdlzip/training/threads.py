@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import torch
 
-Progress = Callable[[str, float, float, str], None]
+from mdlzip.training.options import OnProgress
+
 _TRIAL_STEPS = 4  # the first, in which threads start, does not count
 _KNOWN_STEPS = 8  # so many of the last steps tell the time of one
 _LEAST_STEPS = 12  # between trials
@@ -87,7 +88,7 @@ class ThreadChoice:
             self._wait_s, self._at_last_trial = min(2 * self._wait_s, _LONGEST_WAIT_S), usual
 
 
-def choosing_threads(on_progress: Progress) -> Progress:
+def choosing_threads(on_progress: OnProgress) -> OnProgress:
     """`on_progress`, which also looks at the time between its calls of the phase "train".
 
     The calling thread's number of threads is the most that are used.

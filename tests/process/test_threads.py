@@ -14,7 +14,8 @@ import torch
 
 import mdlzip
 from mdlzip.process import settings
-from mdlzip.training.threads import Progress, ThreadChoice, choosing_threads
+from mdlzip.training.options import OnProgress
+from mdlzip.training.threads import ThreadChoice, choosing_threads
 from tests.conftest import ROOT, RunCli, cli_environment
 
 
@@ -124,7 +125,7 @@ def test_runs_of_fixed_length_keep_their_threads(
         if phase == "train":
             seen.add(torch.get_num_threads())
 
-    def recorded(on_progress: Progress) -> Progress:
+    def recorded(on_progress: OnProgress) -> OnProgress:
         chosen.append("by speed")
         return choosing_threads(on_progress)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ from mdlzip.networks.registry import n_cells, tensor_specs
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.survey import present_in
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of
-from mdlzip.training import checkpoint, choice, planner, qat
+from mdlzip.training import checkpoint, choice, planner, qat, state
 from mdlzip.training.data import IGNORE, Batches
+from mdlzip.training.loop import TrainResult
 from mdlzip.training.optim import make_optimisers, orthogonalise
 from mdlzip.training.run import train
-from mdlzip.training.trainer import TrainResult
 from tests.conftest import ROOT
 from tests.symbol_tools import tokens_of
 
@@ -43,7 +43,7 @@ def run(
     **more: Any,
 ) -> TrainResult:
     layout, present = replace(LAYOUT, total_bytes=len(data)), present_in(data.tobytes())
-    vocabulary = planner.choose_vocabulary(present, data, layout, cast(Any, options))
+    vocabulary = planner.choose_vocabulary(present, data, layout, options)
     with tokens_of(data, layout, vocabulary) as tokens:
         return train(
             tokens, data, options, work_dir=folder, on_progress=note, should_stop=stop, **more
@@ -89,18 +89,18 @@ def test_resumed_to_the_bit(result: TrainResult, tmp_path: Path, at: int) -> Non
 def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
     model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16), 64)
     model.initialise(0)
-    tensors = checkpoint.collect(model, {})
+    tensors = state.collect(model, {})
     settings = checkpoint.Settings(load_preset("mini"), 512, 128, 3, None, 60.0, 1000)
     for step in (1, 2, 3):
         progress = checkpoint.Progress(step=step)
-        checkpoint.save(tmp_path, checkpoint.Checkpoint(settings, progress, tensors, {"a": step}))
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(settings, progress, tensors))
     assert len(list(tmp_path.iterdir())) == 2
     newest = tmp_path / "step-00000003.safetensors"
     newest.write_bytes(newest.read_bytes()[:-7])
     found = checkpoint.load(tmp_path)
-    assert found is not None and found.progress.step == 2 and found.table == {"a": 2}
+    assert found is not None and found.progress.step == 2
     assert found.settings == settings
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.tensors.items())
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.state.items())
 
 
 def test_budget_is_kept(tmp_path: Path) -> None:
