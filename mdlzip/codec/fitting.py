@@ -87,7 +87,7 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
     part = reader.weights_section()
     weight_bytes = part.left
     if not machine.allow_slow:
-        check_operations(reader.config, reader.layout, weight_bytes)
+        check_operations(reader.config, reader.layout, weight_bytes, context=reader.context)
     head, vocabulary = begin_weights(part, reader.config)
     fit = best_fit(reader, machine, weight_bytes, vocabulary)
     check_memory(fit.memory_bytes, machine.memory)
