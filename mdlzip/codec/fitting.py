@@ -97,7 +97,7 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
 def load_weights(
     reader: ArchiveReader, memory: int | None, *, allow_slow: bool = False
 ) -> IntegerNetwork:
-    """As `load`, for who wants the weights and no data; needs less memory."""
+    """As `load`, for a caller that reads the weights and no data; needs less memory."""
     part = reader.weights_section()
     if not allow_slow:
         check_operations(reader.config, reader.layout, part.left)
