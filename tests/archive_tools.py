@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.archive.context_section import context_bytes
 from mdlzip.archive.header import MAGIC
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
+from mdlzip.archive.sections import SECTION_HEADER_BYTES
 from mdlzip.archive.source import ByteSource, SectionSource
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
@@ -37,6 +39,7 @@ from mdlzip.training.checkpoint import Checkpoint, Progress, Settings, save
 TINY = ModelConfig(d_model=16, n_layers=1, n_heads=1, d_ff=32, window=8, conv_width=2)
 GENERAL_METHODS = ("stored", "zstd", "xz")
 METHODS = (*GENERAL_METHODS, "learned")
+CONTEXTS = ("reference", "solid")  # learned archives whose chunks know of other groups
 
 
 def random_network(
@@ -111,7 +114,12 @@ def make_archive(
     chunk_size: int = 256,
     context: str = "chunk",
 ) -> bytes:
-    """The bytes of an archive of that method, made by the codec (zstd and xz by its parts)."""
+    """The bytes of an archive of that method, made by the codec (zstd and xz by its parts).
+
+    method: one of CONTEXTS for a learned archive with that context.
+    """
+    if method in CONTEXTS:
+        method, context = "learned", method
     data = sample(method) if data is None else data
     source, target = folder / "original", folder / "archive.mdlz"
     source.write_bytes(data)
@@ -174,6 +182,16 @@ def decode(
         reader = ArchiveReader(io.BytesIO(archive), len(archive))
     decode_archive(reader, out.extend, machine, no_progress)
     return bytes(out)
+
+
+def bits_to_flip(method: str, archive: bytes, step: int) -> Iterable[int]:
+    """All bits; with a context those of its section (and of what is around it), and a sample."""
+    if method not in CONTEXTS:
+        return range(8 * len(archive))
+    reader = ArchiveReader(io.BytesIO(archive), len(archive))
+    end = reader.source.offset  # of the header that follows the context section
+    start = end - 2 * SECTION_HEADER_BYTES - context_bytes(reader.context)
+    return sorted({*range(8 * start, 8 * end), *range(0, 8 * len(archive), step)})
 
 
 def fixed_header(

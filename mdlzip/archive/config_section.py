@@ -7,21 +7,21 @@ from typing import Any
 
 from mdlzip import limits
 from mdlzip.archive.cursor import Cursor
-from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UnsupportedVersion, UsageError
 from mdlzip.networks import registry
+from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.layout import Layout
 
 SECTION = "configuration section"
 _CUT = struct.Struct("<HI")  # chunk_size, group_chunks
 
 
-def config_bytes(config: ModelConfig) -> int:
+def config_bytes(config: NetworkConfig) -> int:
     """Length of the section's payload for a network of this configuration."""
     return 1 + sum(field.size for field in registry.family_of(config).fields) + _CUT.size
 
 
-def pack_config(config: ModelConfig, layout: Layout) -> bytes:
+def pack_config(config: NetworkConfig, layout: Layout) -> bytes:
     """The section's payload; the corpus size is not in it, the fixed header has it."""
     family = registry.family_of(config)
     fields = [field.number(config).to_bytes(field.size, "little") for field in family.fields]
@@ -31,7 +31,7 @@ def pack_config(config: ModelConfig, layout: Layout) -> bytes:
 
 def unpack_config(
     payload: bytes | bytearray, size: int, base: int = 0
-) -> tuple[ModelConfig, Layout]:
+) -> tuple[NetworkConfig, Layout]:
     """The model's shape and the cut of `size` bytes; CorruptArchive if any field is out of range.
 
     base: offset of the payload in the archive, for messages. Raises UnsupportedVersion for a family

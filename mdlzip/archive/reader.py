@@ -34,7 +34,6 @@ from mdlzip.archive.sections import (
     unpack_name,
 )
 from mdlzip.archive.source import ByteSource, SectionSource
-from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive
 from mdlzip.fileio import Readable
 from mdlzip.limits import (
@@ -46,8 +45,9 @@ from mdlzip.limits import (
     WEIGHT_BYTES_PER_CELL,
     WEIGHT_SLACK_BYTES,
 )
-from mdlzip.networks.registry import n_cells
-from mdlzip.symbols.context import STRICT, Context, Units
+from mdlzip.networks.none import NoNetwork
+from mdlzip.networks.registry import NetworkConfig, n_cells
+from mdlzip.symbols.context import CHUNK, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 
 
@@ -139,7 +139,7 @@ class ArchiveReader:
         self._expect(self._section, Kind.CONFIGURATION)
         base = self.source.offset
         payload = read_payload(self.source, self._section, MAX_CONFIG_BYTES)
-        self.config: ModelConfig
+        self.config: NetworkConfig
         self.layout: Layout
         self.config, self.layout = unpack_config(payload, self.header.size, base)
         self.context: Context = STRICT
@@ -149,6 +149,8 @@ class ArchiveReader:
             payload = read_payload(self.source, self._section, context_ceiling(self.layout))
             self.context = unpack_context(payload, self.layout, base)
             self._section = read_section_header(self.source)
+        if self.context.mode == CHUNK and isinstance(self.config, NoNetwork):
+            raise CorruptArchive("configuration section: without a network there must be a context")
         self.units = Units(self.layout, self.context)
         self._check_total(self.source.offset + len(self.units) * MIN_UNIT_BYTES)
 

@@ -19,9 +19,8 @@ from mdlzip.archive.weights_head import (
     read_steps,
     read_vocabulary,
 )
-from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, UsageError
-from mdlzip.networks.registry import tensor_specs
+from mdlzip.networks.registry import NetworkConfig, tensor_specs
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 
 
@@ -50,14 +49,14 @@ def pack_weights(network: IntegerNetwork, mode: str = "coded") -> PackedWeights:
     if mode == "coo":
         return _pack_coo(network, head)
     stream, position_bits, value_bits = _encode(network)
-    share = position_bits / (position_bits + value_bits)
+    share = position_bits / max(position_bits + value_bits, 1.0)
     positions = min(round(len(stream) * share), len(stream))
     head += put_varint(network.nnz) + put_varint(positions)
     lines = (positions, len(stream) - positions, len(head))
     return PackedWeights(head + stream, dict(zip(LINES, lines, strict=True)))
 
 
-def unpack_weights(buffer: bytes | bytearray | memoryview, config: ModelConfig) -> IntegerNetwork:
+def unpack_weights(buffer: bytes | bytearray | memoryview, config: NetworkConfig) -> IntegerNetwork:
     """The network in a weights section for a model of shape `config`.
 
     Raises CorruptArchive for anything but the output of `pack_weights`; allocates one byte per cell
@@ -102,7 +101,7 @@ def _encode(network: IntegerNetwork) -> tuple[bytes, float, float]:
     return encoder.finish(), *encoder.spent_bits
 
 
-def _read_coded(cursor: Cursor, config: ModelConfig) -> dict[str, np.ndarray]:
+def _read_coded(cursor: Cursor, config: NetworkConfig) -> dict[str, np.ndarray]:
     from mdlzip.coding.weight_model import WeightDecoder
 
     declared, _ = read_notes(cursor, config, cursor.left)
@@ -135,7 +134,7 @@ def _pack_coo(network: IntegerNetwork, head: bytes) -> PackedWeights:
     return PackedWeights(b"".join(parts), ledger)
 
 
-def _read_coo(cursor: Cursor, config: ModelConfig) -> dict[str, np.ndarray]:
+def _read_coo(cursor: Cursor, config: NetworkConfig) -> dict[str, np.ndarray]:
     codes: dict[str, np.ndarray] = {}
     for name, spec in tensor_specs(config).items():
         nnz = read_nnz(cursor, spec)

@@ -9,9 +9,8 @@ import numpy as np
 from mdlzip import limits
 from mdlzip.archive.cursor import MAX_VARINT_BYTES, Cursor
 from mdlzip.archive.source import SectionSource
-from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused
-from mdlzip.networks.registry import n_cells, site_specs, tensor_specs
+from mdlzip.networks.registry import NetworkConfig, n_cells, site_specs, tensor_specs
 from mdlzip.networks.spec import TensorSpec
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary, merges_bytes, pack_merges, unpack_merges
@@ -71,7 +70,7 @@ def read_alphabet(cursor: Cursor) -> np.ndarray:
     return alphabet
 
 
-def read_vocabulary(cursor: Cursor, config: ModelConfig) -> Vocabulary:
+def read_vocabulary(cursor: Cursor, config: NetworkConfig) -> Vocabulary:
     """Alphabet and merges; CorruptArchive for what `pack_vocabulary` does not make."""
     alphabet = read_alphabet(cursor)
     size = merges_bytes(alphabet.size, config.n_merges)
@@ -88,7 +87,7 @@ def _signed(cursor: Cursor, what: str, low: int, high: int) -> int:
     return value
 
 
-def read_steps(cursor: Cursor, config: ModelConfig) -> tuple[Steps, dict[str, int]]:
+def read_steps(cursor: Cursor, config: NetworkConfig) -> tuple[Steps, dict[str, int]]:
     """Inverse of `pack_steps`: steps by tensor, exponents by site."""
     steps: Steps = {}
     for name in tensor_specs(config):
@@ -104,7 +103,7 @@ def read_steps(cursor: Cursor, config: ModelConfig) -> tuple[Steps, dict[str, in
     return steps, exponents
 
 
-def read_notes(cursor: Cursor, config: ModelConfig, left: int) -> tuple[int, int]:
+def read_notes(cursor: Cursor, config: NetworkConfig, left: int) -> tuple[int, int]:
     """Number of non-zeros, and how many bytes of the stream pay for positions.
 
     left: bytes of the section from the cursor on.
@@ -136,7 +135,7 @@ class WeightsSummary:
     vocabulary: Vocabulary
 
 
-def weights_summary(section: SectionSource, config: ModelConfig) -> WeightsSummary:
+def weights_summary(section: SectionSource, config: NetworkConfig) -> WeightsSummary:
     """Read from the section's beginning, a few kilobytes at a time; no weight is decoded.
 
     In a coded section count and ledger are the encoder's notes; `unpack_weights` checks the count.
@@ -167,7 +166,7 @@ def weights_summary(section: SectionSource, config: ModelConfig) -> WeightsSumma
     return WeightsSummary(nnz, dict(zip(LINES, lines, strict=True)), vocabulary)
 
 
-def begin_weights(section: SectionSource, config: ModelConfig) -> tuple[bytes, Vocabulary]:
+def begin_weights(section: SectionSource, config: NetworkConfig) -> tuple[bytes, Vocabulary]:
     """The first bytes of the section, up to its steps, and the vocabulary that stands there."""
     head = section.exactly(1 + N_BYTES // 8, "its alphabet")
     cursor = Cursor(head, SECTION)

@@ -24,9 +24,9 @@ from mdlzip.archive.sections import (
     pack_section,
     section_head,
 )
-from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError
 from mdlzip.limits import READ_BLOCK_BYTES
+from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import CHUNK, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 
@@ -47,7 +47,7 @@ class Writable(Protocol):
 class Model:
     """What a learned archive says before its groups; weights: packed, with its three lines."""
 
-    config: ModelConfig
+    config: NetworkConfig
     layout: Layout
     weights: bytes
     weight_lines: dict[str, int]
@@ -155,15 +155,22 @@ def write_learned(
     index_offset = out.offset
     out.write(pack_section(Kind.INDEX, table.pack()))
     out.write(struct.pack("<Q", index_offset) + digest)
-    name_bytes = len((name or "").encode())
-    ledger = learned_ledger(
-        name_bytes,
+    return _balanced(_ledger_of(name, model, table.lengths), out.offset)
+
+
+def learned_archive_bytes(name: str | None, model: Model, lengths: Iterable[int]) -> int:
+    """Size of a learned archive whose units are coded in so many bytes each."""
+    return sum(_ledger_of(name, model, lengths).values())
+
+
+def _ledger_of(name: str | None, model: Model, lengths: Iterable[int]) -> Ledger:
+    return learned_ledger(
+        len((name or "").encode()),
         config_bytes(model.config),
         model.weight_lines,
-        table.lengths,
+        lengths,
         context_bytes=context_bytes(model.context),
     )
-    return _balanced(ledger, out.offset)
 
 
 def _balanced(ledger: Ledger, written: int) -> Ledger:

@@ -174,7 +174,7 @@ def _outcome(report: CompressReport) -> Outcome:
     parts = [sizes_line(name, original, report.archive_bytes, report.method)]
     parts += choice_lines(report)
     parts.append(ledger_table(report.ledger, original))
-    if report.method == "learned":
+    if report.method in ("learned", "experts"):
         parts.append(figures_table(compress_figures(report)))
     return Outcome(compress_json(report), "\n".join(parts), report.path)
 

@@ -60,7 +60,7 @@ def _details(info: ArchiveInfo) -> str:
     from mdlzip.report import info_figures, settings
 
     parts = [ledger_table(info.ledger, info.original_bytes)]
-    if info.method == "learned":
+    if info.context is not None:
         parts.append(figures_table(info_figures(info)))
         parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
     if info.name is not None:

@@ -181,6 +181,8 @@ class _Learned:
         self._offsets = list(accumulate(map(frame_bytes, self._table.lengths), initial=first))
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._known: dict[int, bytes] = {}  # groups that others build on, kept for good
+        self._learned = 0  # units that others build on and that were found right
+        self._lost: CorruptArchive | None = None  # why the next of them cannot be had
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         width = self._layout.group_bytes
@@ -208,16 +210,25 @@ class _Learned:
             yield group, plain[group]
 
     def _learn(self, unit: int) -> None:
-        """Decode what `unit` builds on, and itself if others do, unless that is done."""
+        """Decode what `unit` builds on, and itself if others do, unless that is done.
+
+        A unit that was damaged has taught the decoder nonsense: no later one is tried again.
+        """
         decoder = self._decoder
-        needed = min(decoder.needed_units, max(unit, 0) + 1)
-        missing = range(decoder.known_units, needed)
+        missing = range(self._learned, min(decoder.needed_units, max(unit, 0) + 1))
         if not missing:
             return
-        with closing(decoder.decode((u, self._coded(u)) for u in missing)) as decoded:
-            for number, data in decoded:
-                self._check(number, data)
-                self._known |= split_unit(self._units, self._units.groups(number), data)
+        if self._lost:
+            raise CorruptArchive(str(self._lost))
+        try:
+            with closing(decoder.decode((u, self._coded(u)) for u in missing)) as decoded:
+                for number, data in decoded:
+                    self._check(number, data)
+                    self._known |= split_unit(self._units, self._units.groups(number), data)
+                    self._learned += 1
+        except CorruptArchive as error:
+            self._lost = error
+            raise
 
     def _unit(self, group: int) -> int:
         return self._units.unit_of(group)

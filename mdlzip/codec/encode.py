@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mdlzip.archive.blocks import block_sums
-from mdlzip.archive.header import NO_METADATA, Header, Method
+from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.archive.sections import storable_name
-from mdlzip.archive.writer import Model, write_learned, write_payload, write_stored
-from mdlzip.codec.contexts import choose_context
-from mdlzip.codec.decode import decode_archive, pick_device
+from mdlzip.archive.writer import write_payload, write_stored
+from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.generic import Rivals, compete, hopeless
+from mdlzip.codec.generic import Rivals, compete, hopeless, incompressible
+from mdlzip.codec.job import Job
+from mdlzip.codec.learned import (
+    check_fits,
+    label_of,
+    read_symbols,
+    tokenise,
+    train_on,
+    try_experts,
+    write_with,
+)
 from mdlzip.codec.options import (
+    EXPERTS,
     SUFFIX,
-    WARNING,
     CompressOptions,
     CompressReport,
     Progress,
@@ -34,8 +41,7 @@ from mdlzip.codec.options import (
 )
 from mdlzip.codec.resume import take_up
 from mdlzip.codec.work import WorkFolder, identity, work_folder
-from mdlzip.config import ModelConfig
-from mdlzip.corpus import STDIN, Corpus, is_standard_stream, open_corpus
+from mdlzip.corpus import STDIN, is_standard_stream, open_corpus
 from mdlzip.errors import (
     CorruptArchive,
     ExportRefused,
@@ -59,75 +65,15 @@ from mdlzip.fileio import (
     open_output,
     plain_errors,
 )
-from mdlzip.networks.registry import n_cells
-from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.quantised.work import check_operations
-from mdlzip.resources import check_memory
-from mdlzip.symbols.context import Context
-from mdlzip.symbols.layout import Layout
-from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey, take_survey
-from mdlzip.symbols.tokens import Tokens, prepare
-from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
+from mdlzip.symbols.vocabulary import N_BYTES
 
 if TYPE_CHECKING:
-    from mdlzip.training.checkpoint import Checkpoint
-    from mdlzip.training.loop import TrainResult
+    pass
 
 
 _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
-
-
-@dataclass
-class _Job:
-    """One compression under way."""
-
-    corpus: Corpus
-    target: Path | None
-    options: CompressOptions
-    progress: Progress
-    should_stop: ShouldStop
-    figures: dict[str, float] = field(default_factory=dict)
-    candidates: dict[str, int] = field(default_factory=dict)
-    skipped: str | None = None
-    network: IntegerNetwork | None = None
-    resumed: Checkpoint | None = None
-    tokens: Tokens | None = None
-    encode_s: dict[str, float] = field(default_factory=dict)
-    decode_s: float | None = None
-    warnings: list[str] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def layout(self) -> Layout:
-        options = self.options
-        return Layout(self.corpus.size, options.chunk_size, options.chunks_per_group())
-
-    @property
-    def stored_name(self) -> str | None:
-        """The name the archive must hold because its own does not tell it."""
-        name = self.corpus.name
-        if name is None or (self.target is not None and self.target.name == name + SUFFIX):
-            return None
-        return storable_name(name)
-
-    def warn(self, text: str) -> None:
-        """Tell the user, once, of what went wrong beside the archive."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            self.progress(WARNING, 0, 0, text)
-
-    def check_source(self) -> None:
-        """Raise SourceChanged if the input is not what it was; a grown one is a warning."""
-        warning = self.corpus.check_unchanged()
-        if warning:
-            self.warn(warning)
-
-    def header(self, method: Method) -> Header:
-        corpus = self.corpus
-        mode = NO_METADATA if corpus.mode is None else corpus.mode
-        return Header(method, mode, corpus.mtime_ns, corpus.size)
 
 
 def compress(
@@ -158,7 +104,7 @@ def compress(
     if target is not None and check_target is not None:
         check_target(target)
     with open_corpus(src) as corpus:
-        job = _Job(
+        job = Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
         )
         job.network = network if corpus.size else None
@@ -201,17 +147,17 @@ def _check_files(source: Path | None, target: Path | None, options: CompressOpti
         check_writable(target, force=options.force)
 
 
-def _run(job: _Job, source: str) -> CompressReport:
+def _run(job: Job, source: str) -> CompressReport:
     options, given = job.options, job.network is not None
     survey = take_survey(job.corpus)
     job.corpus.remember(survey.digest)
     if job.network is not None:
         _check_alphabet(survey, job.network, source)
-        _check_memory(job, job.network.config)
+        check_fits(job, job.network.config)
     with ExitStack() as stack:
         work = None
         if job.network is not None:
-            job.tokens = stack.enter_context(_tokenise(job, job.network.vocabulary, None))
+            job.tokens = stack.enter_context(tokenise(job, job.network.vocabulary, None))
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
@@ -221,20 +167,35 @@ def _run(job: _Job, source: str) -> CompressReport:
         job.check_source()
         if job.target is not None and rival_bytes and not is_stream(job.target):
             check_space(job.target, rival_bytes // 2, "the archive")
-        if not given and not job.skipped:
+        if not given and job.corpus.size and not incompressible(job.corpus.size, rivals):
             work = work or _enter_work_folder(job, stack)
-            try:
-                _train(job, survey, work.files, rival_bytes, stack)
-            except NoGain as reason:
-                job.skipped = str(reason)
-            except ExportRefused as problem:
-                if not rivals.sizes:
-                    raise
-                job.skipped = f"the trained model cannot be stored ({problem})"
+            _learn(job, survey, work.files, rival_bytes, stack)
         return _write(job, rivals, source)
 
 
-def _compete(job: _Job, stack: ExitStack) -> Rivals:
+def _learn(
+    job: Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
+) -> None:
+    """Let the experts read the input, then train a network unless that cannot pay."""
+    read_symbols(job, survey, work_dir, stack)
+    assert job.tokens is not None
+    alone = try_experts(job, job.tokens)
+    if alone is not None:
+        job.candidates[EXPERTS] = alone
+        rival_bytes = alone if rival_bytes is None else min(alone, rival_bytes)
+    if job.skipped:
+        return
+    try:
+        train_on(job, job.tokens, work_dir, rival_bytes if job.options.fallback else None)
+    except NoGain as reason:
+        job.skipped = str(reason)
+    except ExportRefused as problem:
+        if rival_bytes is None:
+            raise
+        job.skipped = f"the trained model cannot be stored ({problem})"
+
+
+def _compete(job: Job, stack: ExitStack) -> Rivals:
     """What the general methods make of the input, in at most a quarter of the budget."""
     options, size = job.options, job.corpus.size
     if not options.fallback and size:
@@ -263,7 +224,7 @@ def _compete(job: _Job, stack: ExitStack) -> Rivals:
     return rivals
 
 
-def _enter_work_folder(job: _Job, stack: ExitStack) -> WorkFolder:
+def _enter_work_folder(job: Job, stack: ExitStack) -> WorkFolder:
     """The locked folder for checkpoints; what was made for it goes away with it, if it is empty."""
     options, parent = job.options, job.options.work_dir
     target = None if job.target is None or is_stream(job.target) else job.target
@@ -282,13 +243,6 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _check_memory(job: _Job, config: ModelConfig) -> None:
-    """LimitExceeded if the archive would not open under the limit that was given for it."""
-    check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
-    least = n_cells(config) // 64  # bytes of weights, at the least
-    check_operations(config, job.layout, least, "a smaller --preset")
-
-
 def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> None:
     """Raises UsageError if the file holds a byte value that a given network cannot predict."""
     outside = np.flatnonzero(survey.present & (network.vocabulary.ranks[:N_BYTES] < 0))
@@ -299,50 +253,23 @@ def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> Non
         )
 
 
-def _tokenise(job: _Job, vocabulary: Vocabulary, folder: Path | None) -> Tokens:
-    def report(done: int, total: int) -> None:
-        if job.should_stop():
-            raise Interrupted("stopped while the input was being read")
-        job.progress("tokenise", done, total, "")
-
-    threads = job.options.threads
-    return prepare(job.corpus, job.layout, vocabulary, folder, threads=threads, on_block=report)
-
-
-def _train(
-    job: _Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
-) -> None:
-    from mdlzip.training.planner import choose_vocabulary
-    from mdlzip.training.run import train
-
-    sample, options = sample_of(job.corpus), cast(Any, job.options)
-    preset = job.resumed.settings.preset if job.resumed else None
-    vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
-    job.tokens = stack.enter_context(_tokenise(job, vocabulary, work_dir))
-    result: TrainResult = train(
-        job.tokens,
-        sample,
-        job.options,
-        began=job.began,
-        rival_bytes=rival_bytes,
-        resumed=job.resumed,
-        work_dir=work_dir,
-        check_model=lambda config: _check_memory(job, config),
-        check_source=job.check_source,
-        warn=job.warn,
-        on_progress=job.progress,
-        should_stop=job.should_stop,
-    )
-    job.network, job.figures = result.network, dict(result.figures)
-
-
-def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
+def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
-        method, ledger = Method.LEARNED, {}
-        if job.network is not None and job.tokens is not None:
+        method = Method.LEARNED
+        ledger: Ledger = {}
+        for network in (job.network, job.alone):
+            if network is None or job.tokens is None:
+                continue
+            keep = not job.options.fallback or job.candidates.get(EXPERTS, 0) >= sum(
+                ledger.values()
+            )
+            if ledger and keep:
+                continue
+            out.restart()
             try:
-                ledger = _write_learned(job, out, job.network, job.tokens)
-                job.candidates[method.label] = sum(ledger.values())
+                ledger = write_with(job, out, network, job.tokens)
+                job.candidates[label_of(network)] = sum(ledger.values())
+                job.network = network
             except LimitExceeded as problem:
                 if not rivals.sizes:
                     raise
@@ -361,63 +288,12 @@ def _write(job: _Job, rivals: Rivals, source: str) -> CompressReport:
     return _report(job, method, ledger, source)
 
 
-def _write_learned(job: _Job, out: Output, network: IntegerNetwork, tokens: Tokens) -> Ledger:
-    from mdlzip.archive.weights import pack_weights
-
-    began = time.monotonic()
-    packed = pack_weights(network, job.options.weights)
-    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
-    context = _context(job, network, len(packed.data))
-    model = Model(network.config, job.layout, packed.data, packed.ledger, context)
-    header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
-    with closing(units):
-        ledger = write_learned(out, header, job.stored_name, model, units, job.corpus.digest())
-    job.encode_s[Method.LEARNED.label] = time.monotonic() - began
-    return ledger
+def _is_less(candidates: dict[str, int], ledger: Ledger) -> bool:
+    """Whether the experts alone need less than the archive with a network."""
+    return candidates[EXPERTS] < sum(ledger.values())
 
 
-def _context(job: _Job, network: IntegerNetwork, weight_bytes: int) -> Context:
-    """What is asked for, so that it can be decoded within the memory that was given for that."""
-
-    def fits(context: Context) -> bool:
-        need = decode_memory_bytes(
-            network.config,
-            job.layout,
-            1,
-            vocabulary=network.vocabulary,
-            weight_bytes=weight_bytes,
-            tile_chunks=job.layout.group_chunks,
-            context=context,
-        )
-        return need <= job.options.memory
-
-    return choose_context(job.options.context, job.layout, fits)
-
-
-def _coded_units(
-    job: _Job, network: IntegerNetwork, tokens: Tokens, context: Context
-) -> Generator[tuple[bytes, int]]:
-    from mdlzip.quantised.units import encode_units
-
-    def report(done: int, total: int) -> None:
-        job.progress("encode", done, total, "")
-
-    coded = encode_units(
-        network,
-        tokens,
-        context,
-        device=pick_device(job.options.device),
-        threads=job.options.threads,
-        on_progress=report,
-    )
-    with closing(coded):
-        for unit in coded:
-            if job.should_stop():
-                raise Interrupted("stopped while the data were being coded")
-            yield unit
-
-
-def _write_rival(job: _Job, out: Output, method: Method, rivals: Rivals) -> Ledger:
+def _write_rival(job: Job, out: Output, method: Method, rivals: Rivals) -> Ledger:
     header = job.header(method)
     if method is Method.STORED:
         return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())
@@ -425,7 +301,7 @@ def _write_rival(job: _Job, out: Output, method: Method, rivals: Rivals) -> Ledg
     return write_payload(out, header, job.stored_name, stream, sums, job.corpus.digest())
 
 
-def _verify(job: _Job, out: Output) -> None:
+def _verify(job: Job, out: Output) -> None:
     """Decode what was written and compare it with the input byte by byte."""
     began = time.monotonic()
     position = 0
@@ -456,14 +332,15 @@ def _verify(job: _Job, out: Output) -> None:
     job.decode_s = time.monotonic() - began
 
 
-def _report(job: _Job, method: Method, ledger: Ledger, source: str) -> CompressReport:
+def _report(job: Job, method: Method, ledger: Ledger, source: str) -> CompressReport:
     network = job.network if method is Method.LEARNED else None
     if network is None and method is Method.LEARNED:
         raise MdlzipError("internal error: no method was chosen")
+    label = label_of(network) if network else method.label
     return CompressReport(
         source=source,
         path=job.target,
-        method=method.label,
+        method=label,
         original_bytes=job.corpus.size,
         archive_bytes=sum(ledger.values()),
         ledger=ledger,
@@ -475,7 +352,7 @@ def _report(job: _Job, method: Method, ledger: Ledger, source: str) -> CompressR
         nnz=network.nnz if network else None,
         n_weights=network.n_weights if network else None,
         figures=job.figures,
-        encode_s=job.encode_s.get(method.label),
+        encode_s=job.encode_s.get(label),
         decode_s=job.decode_s,
         warnings=tuple(job.warnings),
     )

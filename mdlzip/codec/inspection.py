@@ -12,7 +12,7 @@ from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.fitting import Machine, best_fit
-from mdlzip.codec.options import ArchiveInfo
+from mdlzip.codec.options import ArchiveInfo, method_label
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.networks.registry import n_cells
@@ -43,7 +43,7 @@ def _info(
     header = reader.header
     return ArchiveInfo(
         source=src,
-        method=header.method.label,
+        method=method_label(header.method, getattr(reader, "config", None)),
         original_bytes=header.size,
         archive_bytes=sum(ledger.values()),
         name=reader.name,

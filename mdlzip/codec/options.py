@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mdlzip import limits
-from mdlzip.config import ModelConfig, check_method, load_preset
+from mdlzip.archive.header import Method
+from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
+from mdlzip.networks.none import NoNetwork
+from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import MODES
 
 Progress = Callable[[str, float, float, str], None]
@@ -24,6 +27,7 @@ SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300
 DEFAULT_LEVEL = 5
 _MIN_BUDGET_S = 15.0
 AUTO = "auto"
+EXPERTS = "experts"
 ANY_PRESET = "nano"  # settings are looked at on it before the file has chosen a preset
 
 
@@ -174,7 +178,8 @@ def check_device(name: str) -> None:
 class CompressReport:
     """What compression came to.
 
-    path: None for stdout; method: "stored", "zstd", "xz" or "learned"; ledger: line -> bytes, sums
+    path: None for stdout; method: "stored", "zstd", "xz", "learned" or
+    "experts" (learned, without a network); ledger: line -> bytes, sums
     to archive_bytes; candidates: method -> size of the whole archive, for all that were tried;
     skipped_training: why no model was kept, None if one was tried; figures: what training found;
     encode_s, decode_s: seconds for the chosen method (decode_s None without verification);
@@ -189,7 +194,7 @@ class CompressReport:
     ledger: dict[str, int]
     candidates: dict[str, int]
     skipped_training: str | None = None
-    config: ModelConfig | None = None
+    config: NetworkConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None
     nnz: int | None = None
@@ -237,7 +242,7 @@ class ArchiveInfo:
     decode_memory_bytes: int
     decode_threads: int | None = None
     decode_operations: int | None = None
-    config: ModelConfig | None = None
+    config: NetworkConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None
     n_groups: int | None = None
@@ -246,6 +251,11 @@ class ArchiveInfo:
     known_bytes: int | None = None
     nnz: int | None = None
     n_weights: int | None = None
+
+
+def method_label(method: Method, config: NetworkConfig | None = None) -> str:
+    """What reports call a method: "learned" has a network, "experts" has none."""
+    return EXPERTS if isinstance(config, NoNetwork) else method.label
 
 
 def no_progress(phase: str, done: float, total: float, note: str) -> None:

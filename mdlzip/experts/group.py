@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdlzip.coding.binary_coder import PENDING, POSITION, finish, new_decoder, new_encoder
-from mdlzip.errors import CorruptArchive
+from mdlzip.errors import CorruptArchive, UsageError
 from mdlzip.experts.kernel import SPENT_FIELDS, code_step
 from mdlzip.experts.state import FILL, WORK_ROWS, WORK_WIDTH, Memory, Symbols, new_lanes
 from mdlzip.experts.tables import N_INPUTS, N_RECORDS, N_TREES, tables
+from mdlzip.limits import MAX_KNOWN_PLACES
 
 _BYTES_PER_SYMBOL = 36  # 13 decisions of at most 18 bits, and what a flush needs
 _FLUSH_BYTES = 64
@@ -38,7 +39,8 @@ class GroupCoder:
     """Codes one group, a step at a time; `stream` None for an encoder.
 
     counts: int32, logit gap -> count, the network's; a coder without a network gets no gaps and
-    takes all counts as 1. Not for several threads at once.
+    takes all counts as 1. Not for several threads at once. Raises CorruptArchive, or UsageError for
+    an encoder, if that makes more known text than places can be numbered.
     """
 
     def __init__(
@@ -53,7 +55,12 @@ class GroupCoder:
         size = len(symbols.place)
         self._symbols, self._counts, self._memory = symbols, counts, known.memory
         self._start = len(known.text)
-        self.known_text = np.full(self._start + n_chunks * chunk_size, -1, np.int16)
+        self._decoding = stream is not None
+        places = self._start + n_chunks * chunk_size
+        if places >= MAX_KNOWN_PLACES:
+            wrong = CorruptArchive if self._decoding else UsageError
+            raise wrong(f"known text of {places} places: must be fewer than {MAX_KNOWN_PLACES}")
+        self.known_text = np.full(places, -1, np.int16)
         self.known_text[: self._start] = known.text
         self._lanes = new_lanes(n_chunks)
         self.texts = np.zeros((n_chunks, chunk_size), np.uint8)
@@ -65,7 +72,6 @@ class GroupCoder:
             np.arange(size + 1, dtype=np.int64),  # sums of counts; all are 1 without a network
         )
         self._no_gaps = np.zeros((0, size), np.uint16)
-        self._decoding = stream is not None
         self._stream = np.frombuffer(stream or b"", np.uint8).copy()
         self._coder = new_decoder(self._stream) if self._decoding else new_encoder()
 

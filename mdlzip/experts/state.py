@@ -12,7 +12,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from mdlzip.experts import tables as k
-from mdlzip.symbols.context import MAX_TABLE_BITS, MIN_TABLE_BITS
+from mdlzip.limits import MAX_TABLE_BITS, MIN_TABLE_BITS
 from mdlzip.symbols.vocabulary import Vocabulary
 
 # Fields of a chunk's lane, int64.

@@ -1,4 +1,4 @@
-"""Sizes, constants and integer tables of the experts; `docs/experts-draft.md` repeats them.
+"""Sizes, constants and integer tables of the experts; `docs/format-experts.md` repeats them.
 
 Units: a probability is an integer over 2**22 that a decision is "yes"; log-odds are in 1/256 nat,
 -3072..3071. Nothing here depends on floating point.

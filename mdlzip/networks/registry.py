@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdlzip.networks import transformer
+from mdlzip.config import ModelConfig
+from mdlzip.networks import none, transformer
+from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.spec import Family, SiteSpec, TensorSpec
 
-FAMILIES: tuple[Family, ...] = (transformer.FAMILY,)
+FAMILIES: tuple[Family, ...] = (transformer.FAMILY, none.FAMILY)
+NetworkConfig = ModelConfig | NoNetwork
 
 
 def family_of(config: Any) -> Family:

@@ -56,7 +56,7 @@ class Task:
     @classmethod
     def of(cls, network: IntegerNetwork, chunk_size: int, positions: int) -> Task:
         """Raises ExportRefused if the network breaks a bound of the predictor."""
-        c, net = network.config, prepare(network)
+        c, net = network.shape, prepare(network)
         rotation = np.zeros((0, 1, 2), np.int32)
         sinusoids = np.zeros((0, c.d_model), np.int32)
         if c.positions == "rotary":

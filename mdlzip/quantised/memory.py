@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mdlzip.config import ModelConfig
 from mdlzip.matches import state_bytes
-from mdlzip.networks.registry import n_cells, tensor_specs
+from mdlzip.networks.registry import NetworkConfig, n_cells, tensor_specs
 from mdlzip.quantised.prepared import window_of
 from mdlzip.resources import WEIGHTS_PROGRAM_BYTES, learned_program_bytes
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Units
@@ -25,7 +25,7 @@ _CODED_COPIES = 3  # of a coded group: as read, as words, in the range coder
 
 
 def decode_memory_bytes(
-    config: ModelConfig,
+    config: NetworkConfig,
     layout: Layout,
     threads: int,
     *,
@@ -49,19 +49,22 @@ def decode_memory_bytes(
     waiting = min(max(threads, 1) + 1, tiles.count)  # decoded, not yet fetched
     coded = (busy + waiting) * tiles.coded_bytes
     coded = _CODED_COPIES * min(coded, archive_bytes or layout.total_bytes + 64)
-    chunk = _chunk_bytes(config, layout, v, tiles)
+    chunk, network = longest_chunk(layout) + 64, 0
+    if isinstance(config, ModelConfig):
+        chunk = _chunk_bytes(config, layout, v, tiles)
+        network = _network_bytes(config, v) + _table_bytes(config, layout)
     working = busy * tiles.chunks * chunk
     plain = (busy + waiting) * tiles.plain_bytes + coded
     if context.mode != CHUNK:
         known = _Known(layout, context, longest)
         working = max(working, known.shared_chunks * chunk)
         plain += known.kept_bytes + busy * tiles.groups * known.each_bytes
-    running = _network_bytes(config, v) + _table_bytes(config, layout) + working + plain
+    running = network + working + plain
     loading = weight_bytes + _loading_bytes(config) + _CODER_BYTES
     return learned_program_bytes() + index_memory_bytes(layout) + max(running, loading)
 
 
-def weights_memory_bytes(config: ModelConfig, weight_bytes: int = 0, nnz: int = 0) -> int:
+def weights_memory_bytes(config: NetworkConfig, weight_bytes: int = 0, nnz: int = 0) -> int:
     """Predicted peak of the process in bytes while it decodes weights alone, or exports them.
 
     nnz: non-zero codes that are exported; each takes its place and value, and both once more.
@@ -148,9 +151,10 @@ def _table_bytes(config: ModelConfig, layout: Layout) -> int:
     return 4 * longest_chunk(layout) * width
 
 
-def _loading_bytes(config: ModelConfig) -> int:
+def _loading_bytes(config: NetworkConfig) -> int:
     """While weights are decoded: one byte a cell, and the layer before again."""
-    return n_cells(config) + n_cells(config) // config.n_layers
+    layers = config.n_layers if isinstance(config, ModelConfig) else 1
+    return n_cells(config) + n_cells(config) // layers
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.limits import MAX_STEP_EXPONENT, MAX_STEP_MANTISSA
-from mdlzip.networks.registry import activation_sites, tensor_shapes
+from mdlzip.networks.registry import NetworkConfig, activation_sites, tensor_shapes
 from mdlzip.networks.spec import code_limit
 from mdlzip.symbols.vocabulary import Vocabulary
 
@@ -53,14 +53,15 @@ class QuantTensor:
 class IntegerNetwork:
     """Everything a decoder needs to predict: configuration, tensors, exponents, vocabulary.
 
-    tensors: name -> QuantTensor, exactly the names and shapes of `tensor_shapes(config)`, in order.
+    tensors: name -> QuantTensor, exactly the names and shapes of `tensor_shapes(config)`, in order;
+    none where the experts are alone.
     exponents: activation site -> e, value = code * 2**-e, exactly the sites of
     `activation_sites(config)`, in order; -12..12.
     vocabulary: what it predicts. The rows of other bytes in embedding, head and head_bias are not
     used, nor is anything coded that holds such a byte.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     tensors: dict[str, QuantTensor]
     exponents: dict[str, int]
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
@@ -73,6 +74,13 @@ class IntegerNetwork:
             raise ExportRefused("activation sites do not fit the model configuration")
         if len(self.vocabulary.merges) != self.config.n_merges:
             raise ExportRefused("the merges are not as many as the model configuration says")
+
+    @property
+    def shape(self) -> ModelConfig:
+        """The configuration of a transformer; ExportRefused if there is no network."""
+        if not isinstance(self.config, ModelConfig):
+            raise ExportRefused("there is no network: the experts are alone")
+        return self.config
 
     @property
     def alphabet(self) -> np.ndarray:

@@ -210,7 +210,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
 
     Raises ExportRefused if an exponent, a step or a sum is outside what the predictor can carry.
     """
-    c, e = net.config, net.exponents
+    c, e = net.shape, net.exponents
     for site, spec in site_specs(c).items():
         if not spec.allows(e[site]):
             raise ExportRefused(f"activation exponent {e[site]} at {site} is out of range")
@@ -234,7 +234,7 @@ def prepare(net: IntegerNetwork) -> Prepared:
 
 
 def _layer(net: IntegerNetwork, i: int) -> Layer:
-    c, e, p, first = net.config, net.exponents, f"blocks.{i}.", 4 * i
+    c, e, p, first = net.shape, net.exponents, f"blocks.{i}.", 4 * i
     qk_bits = e[p + "qk"] + QK_EXTRA_BITS
     attention = Part(
         _norm(net, 2 * i, p + "attn", "attn_norm"),
@@ -252,7 +252,7 @@ def _layer(net: IntegerNetwork, i: int) -> Layer:
 
 def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Gain and bias, float64 of unit 2**-12; empty with RMS norms."""
-    if net.config.norm == "rms":
+    if net.shape.norm == "rms":
         return _EMPTY, _EMPTY
     gain = fixed(net.tensors[name + ".gain"], RESIDUAL_BITS)
     bias = fixed(net.tensors[name + ".bias"], RESIDUAL_BITS)
@@ -264,12 +264,12 @@ def _norm_vectors(net: IntegerNetwork, name: str) -> tuple[np.ndarray, np.ndarra
 def _norm(net: IntegerNetwork, place: int, part: str, own: str) -> Norm:
     """The norm before sublayer `part`; `own`: its name where the sublayers share none."""
     block = part.rpartition(".")[0]
-    gain, bias = _norm_vectors(net, f"{block}.{'norm' if net.config.shared_norm else own}")
-    taps = np.zeros((0, net.config.d_model))
-    if net.config.conv_width:
+    gain, bias = _norm_vectors(net, f"{block}.{'norm' if net.shape.shared_norm else own}")
+    taps = np.zeros((0, net.shape.d_model))
+    if net.shape.conv_width:
         taps = fixed(net.tensors[part + ".conv"], RESIDUAL_BITS)
         _check_size(part + ".conv", taps, MAX_TAP)
-        normed = np.full(net.config.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
+        normed = np.full(net.shape.d_model, float(_NORMED_PER_GAIN << RESIDUAL_BITS))
         if gain.size:
             normed = _NORMED_PER_GAIN * np.abs(gain) + np.abs(bias)
         sums = normed * np.abs(taps).sum(axis=0)

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mdlzip.errors import CorruptArchive, MdlzipError
+from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError
 from mdlzip.process.cores import thread_count
 from mdlzip.quantised.coders import Coders, Experts, Look, Priced, UnitCoder
 from mdlzip.quantised.cuts import check_end, pack_cut, read_cuts
@@ -27,7 +27,7 @@ from mdlzip.quantised.tiles import DecodeTile, EncodeTile, Segment
 from mdlzip.quantised.turns import Tile, run_in_turn
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.column import Column
-from mdlzip.symbols.context import REFERENCE, SOLID, STRICT, Context, Units
+from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
@@ -57,9 +57,11 @@ class _Work:
         self.context, self.device = context, device
         self.threads = thread_count(threads)
         self.workers = Workers(self.threads)
+        if context.mode == CHUNK and (network is None or not network.tensors):
+            raise ExportRefused("without a network chunks must know of others")
         self.coders = Coders(context, vocabulary, layout.chunk_size)
         self.predictor = None
-        if network is not None:
+        if network is not None and network.tensors:
             self.predictor = Predictor(
                 network,
                 layout.chunk_size,
@@ -212,8 +214,8 @@ def expert_costs(
     *,
     threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Column, int]:
-    """What the experts would spend without a network: (bits of every symbol, bytes of all units).
+) -> tuple[Column, list[int]]:
+    """What the experts spend without a network: (bits of every symbol, bytes of every unit).
 
     The column, float16, has the order of the symbols of `tokens` and is closed with them. What a
     network is worth beside the experts is seen against it alone.
@@ -221,7 +223,8 @@ def expert_costs(
     layout = tokens.layout
     work = _Work(None, tokens.vocabulary, layout, context, "cpu", threads)
     column, waiting = tokens.new_column(np.dtype(np.float16)), dict[int, np.ndarray]()
-    done = total = next_group = 0
+    done = next_group = 0
+    lengths: list[int] = []
 
     def price(unit: int, threads: int) -> tuple[dict[int, np.ndarray], int]:
         groups = work.units.groups(unit)
@@ -239,11 +242,12 @@ def expert_costs(
             while next_group in waiting:
                 column.append(waiting.pop(next_group))
                 next_group += 1
-            done, total = done + work.units.n_bytes(unit), total + size
+            lengths.append(size)
+            done += work.units.n_bytes(unit)
             if on_progress:
                 on_progress(done, layout.total_bytes)
     column.flush()
-    return column, total
+    return column, lengths
 
 
 class UnitDecoder:

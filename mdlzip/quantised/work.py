@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from mdlzip.config import ModelConfig
 from mdlzip.errors import LimitExceeded
-from mdlzip.networks.registry import n_cells
+from mdlzip.networks.registry import NetworkConfig, n_cells
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.prepared import window_of
 from mdlzip.symbols.layout import Layout
@@ -17,6 +17,7 @@ from mdlzip.symbols.layout import Layout
 _PER_CELL = 1 << 10  # a weight that is decoded
 _PER_ATTENTION = 8  # a multiply-add of attention
 _PER_LAYER_STEP = 1 << 18  # a layer's calls for one position of a tile, whatever their sizes
+_PER_EXPERT_BYTE = 1 << 14  # a byte of the original that the experts decode
 _PER_ANGLE = 1 << 6  # an entry of the tables of positions
 
 # Allowed: half a million weights for any file, and for each byte of the original the products of a
@@ -26,8 +27,10 @@ _FREE_PER_BYTE = 1 << 22
 _PER_WEIGHT_BYTE = 1 << 12
 
 
-def decode_operations(config: ModelConfig, layout: Layout) -> int:
+def decode_operations(config: NetworkConfig, layout: Layout) -> int:
     """Operations that decoding takes at most (strings that are one symbol each make them fewer)."""
+    if not isinstance(config, ModelConfig):
+        return layout.total_bytes * _PER_EXPERT_BYTE
     positions = longest_chunk(layout)
     tiles = -(-layout.n_chunks // max(DECODE_TILE_CHUNKS, layout.group_chunks))
     ring = min(window_of(config, layout.chunk_size), positions)
@@ -35,7 +38,7 @@ def decode_operations(config: ModelConfig, layout: Layout) -> int:
     each = n_cells(config) + _PER_ATTENTION * attention
     angles = positions * (config.d_model if config.positions == "sinusoidal" else config.head_width)
     return (
-        layout.total_bytes * each
+        layout.total_bytes * (each + _PER_EXPERT_BYTE)
         + tiles * positions * config.n_layers * _PER_LAYER_STEP
         + n_cells(config) * _PER_CELL
         + angles * _PER_ANGLE
@@ -48,7 +51,7 @@ def allowed_operations(size: int, weight_bytes: int) -> int:
 
 
 def check_operations(
-    config: ModelConfig, layout: Layout, weight_bytes: int, remedy: str = "--allow-slow"
+    config: NetworkConfig, layout: Layout, weight_bytes: int, remedy: str = "--allow-slow"
 ) -> None:
     """LimitExceeded if decoding costs far more than the original and the weights account for.
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from mdlzip.limits import MAX_TABLE_BITS, MIN_TABLE_BITS
 from mdlzip.symbols.layout import Layout
 
 CHUNK, GROUP, REFERENCE, SOLID = "chunk", "group", "reference", "solid"
 MODES = (CHUNK, GROUP, REFERENCE, SOLID)  # place = number in the format
-MIN_TABLE_BITS, MAX_TABLE_BITS = 8, 24
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,14 @@ class Tokens:
     """The symbols of all groups, their chunks and the groups' checksums; a context manager.
 
     Nothing is held in memory but what was asked for, so a file of any size takes the same. Any
-    number of threads may read. Raises MdlzipError if the disk refuses.
+    number of threads may read. expert_bits: float16, what each symbol costs the experts where they
+    have read the file. Raises MdlzipError if the disk refuses.
     """
 
     def __init__(self, layout: Layout, vocabulary: Vocabulary, folder: Path | None) -> None:
         self.layout, self.vocabulary, self._folder = layout, vocabulary, folder
         self._columns: list[Column] = []
+        self.expert_bits: Column | None = None
         plain = np.dtype(np.int16 if len(vocabulary.merges) else np.uint8)
         self._symbols = self.new_column(plain)
         self.chunks = self.new_column(SPAN)

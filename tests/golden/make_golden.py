@@ -27,14 +27,20 @@ from mdlzip import codec  # noqa: E402
 from mdlzip.archive import payload  # noqa: E402
 from mdlzip.archive.blocks import block_sums  # noqa: E402
 from mdlzip.archive.header import Header, Method  # noqa: E402
-from mdlzip.archive.writer import write_payload  # noqa: E402
+from mdlzip.archive.weights import pack_weights  # noqa: E402
+from mdlzip.archive.writer import Model, write_learned, write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.config import ModelConfig  # noqa: E402
 from mdlzip.networks.registry import activation_sites, tensor_shapes, tensor_specs  # noqa: E402
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
+from mdlzip.quantised.units import encode_units  # noqa: E402
+from mdlzip.symbols.context import GROUP, REFERENCE, SOLID, Context  # noqa: E402
+from mdlzip.symbols.layout import Layout  # noqa: E402
 from mdlzip.symbols.learn import learn_merges  # noqa: E402
+from mdlzip.symbols.tokens import prepare  # noqa: E402
 from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of  # noqa: E402
+from tests.symbol_tools import Held  # noqa: E402
 
 VERSION = 1
 MTIME_NS = 10**18
@@ -115,17 +121,54 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
     return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
 
 
+def merging_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
+    """A random network for `data` with strings as symbols."""
+    merges = learn_merges(np.frombuffer(data, np.uint8), 20, 2, 1.0, 16)
+    network = random_network(replace(config, n_merges=len(merges)))
+    return replace(network, vocabulary=Vocabulary(letters_of(data).alphabet, merges))
+
+
+def context_cases() -> dict[str, Case]:
+    """Name -> (original bytes, arguments of `coded_archive`): chunks that know of others.
+
+    Tables are so small that contexts must share their places.
+    """
+    tiny, log = FAMILIES["ours"], access_log(1600)
+    return {
+        "learned-group": (
+            TEXT[:700],
+            {
+                "network": family_network(tiny, TEXT[:700]),
+                "layout": Layout(700, 64, 4),
+                "context": Context(GROUP, (8, 8, 8)),
+            },
+        ),
+        "learned-reference": (
+            log,
+            {
+                "network": merging_network(tiny, log),
+                "layout": Layout(len(log), 128, 2),
+                "context": Context(REFERENCE, (9, 10, 8), references=(1, 4)),
+            },
+        ),
+        "learned-solid": (
+            log,
+            {
+                "network": merging_network(tiny, log),
+                "layout": Layout(len(log), 200, 1),
+                "context": Context(SOLID, (8, 11, 9), waves=(1, 1, 2, 4)),
+            },
+        ),
+    }
+
+
 def seeded_cases() -> dict[str, Case]:
-    """Name -> (original bytes, arguments of `codec.compress`), without training."""
+    """As `context_cases`, or with arguments of `codec.compress`; nothing is trained."""
     small = CompressOptions(chunk_size=64, group_chunks=4, fallback=False, context="chunk")
     tiny = CompressOptions(chunk_size=16, group_chunks=2, fallback=False, context="chunk")
     letters = letters_of(TEXT)
-    merges = learn_merges(np.frombuffer(TEXT, np.uint8), 20, 2, 1.0, 16)
     ours = replace(random_network(OURS), vocabulary=letters)
-    merged = replace(
-        random_network(replace(OURS, n_merges=len(merges))),
-        vocabulary=Vocabulary(letters.alphabet, merges),
-    )
+    merged = merging_network(OURS, TEXT)
     coo = replace(small, weights="coo")
     return {
         "empty": (b"", {}),
@@ -145,6 +188,7 @@ def seeded_cases() -> dict[str, Case]:
         "learned-paper": (TEXT[:777], {"network": random_network(PAPER), "options": small}),
         "learned-merges": (TEXT[:2000], {"network": merged, "options": small}),
         "learned-coo": (TEXT[:130], {"network": ours, "options": coo}),
+        **context_cases(),
     }
 
 
@@ -152,12 +196,16 @@ def trained_cases() -> dict[str, Case]:
     """As `seeded_cases`, with training: some minutes on two cores."""
 
     def trained(
-        steps: int, chunk_size: int, *overrides: str, context: str = "chunk"
+        steps: int,
+        chunk_size: int,
+        *overrides: str,
+        context: str = "chunk",
+        group_chunks: int | None = None,
     ) -> dict[str, object]:
         shape = ("model.d_model=32", "model.d_ff=64", "train.batch_chunks=4")
         options = CompressOptions(
             preset="nano", overrides=shape + overrides, steps=steps, chunk_size=chunk_size,
-            fallback=False, device="cpu", threads=1, context=context,
+            fallback=False, device="cpu", threads=1, context=context, group_chunks=group_chunks,
         )  # fmt: skip
         return {"options": options}
 
@@ -169,6 +217,10 @@ def trained_cases() -> dict[str, Case]:
         "trained-paper": (licence()[:8000], trained(600, 512, *PAPER_SETTINGS)),
         "trained-merges": (licence(), trained(900, 512, "train.merge_count=4.0")),
         "trained-16k": (access_log(50_000), trained(600, 16384, "train.merge_count=40.0")),
+        "trained-solid": (
+            access_log(7000),
+            trained(300, 512, "train.merge_count=8.0", context=SOLID, group_chunks=1),
+        ),
     }
 
 
@@ -193,10 +245,26 @@ def compress(data: bytes, arguments: dict[str, object], folder: Path) -> bytes:
     return archive
 
 
+def coded_archive(data: bytes, network: IntegerNetwork, layout: Layout, context: Context) -> bytes:
+    """The archive of `data` with a network and context that are given, and fixed metadata."""
+    packed, out = pack_weights(network), io.BytesIO()
+    header = Header(Method.LEARNED, 0o640, MTIME_NS, len(data))
+    model = Model(network.config, layout, packed.data, packed.ledger, context)
+    source = Held(np.frombuffer(data, np.uint8))
+    with prepare(source, layout, network.vocabulary, None, threads=1) as tokens:
+        units = encode_units(network, tokens, context, threads=1)
+        write_learned(out, header, None, model, units, sha256(data).digest())
+    return out.getvalue()
+
+
 def make(name: str, folder: Path) -> bytes:
     """The archive of case `name`."""
     data, arguments = {**seeded_cases(), **trained_cases()}[name]
-    return xz_archive(data) if name == "xz" else compress(data, arguments, folder)
+    if name == "xz":
+        return xz_archive(data)
+    if name in context_cases():
+        return coded_archive(data, **arguments)  # type: ignore[arg-type]
+    return compress(data, arguments, folder)
 
 
 def main() -> None:

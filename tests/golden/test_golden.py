@@ -12,7 +12,6 @@ import pytest
 import mdlzip
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.weights import unpack_weights
-from mdlzip.codec.options import CompressOptions
 from tests import second_decoder
 from tests.golden import make_golden
 
@@ -56,36 +55,42 @@ def test_the_writer_makes_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert make_golden.make(name, tmp_path) == archive.read_bytes()
 
 
-@pytest.mark.parametrize("name", make_golden.trained_cases())
-def test_trained_archives_are_coded_alike(name: str, tmp_path: Path) -> None:
-    """With the archive's own weights and its original, the writer makes the archive again."""
+def reader_of(name: str) -> ArchiveReader:
     archive = (HERE / f"v{make_golden.VERSION}-{name}.mdlz").read_bytes()
-    reader = ArchiveReader(io.BytesIO(archive), len(archive))
+    return ArchiveReader(io.BytesIO(archive), len(archive))
+
+
+@pytest.mark.parametrize("name", make_golden.trained_cases())
+def test_trained_archives_are_coded_alike(name: str) -> None:
+    """With the archive's own weights, cut and context the writer makes the archive again."""
+    archive = (HERE / f"v{make_golden.VERSION}-{name}.mdlz").read_bytes()
+    reader = reader_of(name)
     network = unpack_weights(reader.weights(), reader.config)
     with mdlzip.open(HERE / f"v{make_golden.VERSION}-{name}.mdlz") as opened:
         original = opened.read(0, opened.size)
-    options = CompressOptions(
-        chunk_size=reader.layout.chunk_size,
-        group_chunks=reader.layout.group_chunks,
-        fallback=False,
-        context=reader.context.mode,
-        device="cpu",
-        threads=1,
-    )
-    arguments = {"network": network, "options": options}
-    assert make_golden.compress(original, arguments, tmp_path) == archive
+    again = make_golden.coded_archive(original, network, reader.layout, reader.context)
+    assert again == archive
 
 
 def test_the_trained_archives_are_what_they_are_for() -> None:
-    found = {}
-    for name in make_golden.trained_cases():
-        archive = (HERE / f"v{make_golden.VERSION}-{name}.mdlz").read_bytes()
-        reader = ArchiveReader(io.BytesIO(archive), len(archive))
-        found[name] = reader.config, reader.layout
-    assert found["trained-merges"][0].n_merges >= 200
-    assert found["trained-16k"][1].chunk_size == 16384 < found["trained-16k"][1].total_bytes
-    paper = found["trained-paper"][0]
+    found = {name: reader_of(name) for name in make_golden.trained_cases()}
+    assert found["trained-merges"].config.n_merges >= 200
+    long = found["trained-16k"].layout
+    assert long.chunk_size == 16384 < long.total_bytes
+    paper = found["trained-paper"].config
     assert (paper.norm, paper.activation, paper.positions) == ("layer", "gelu", "sinusoidal")
     assert paper.biases and paper.shared_norm
-    ours = found["trained-ours"][0]
+    ours = found["trained-ours"].config
     assert (ours.norm, ours.positions) == ("rms", "rotary") and ours.conv_width and ours.match_min
+    solid = found["trained-solid"]
+    assert solid.config.n_merges and len(solid.context.waves) >= 3 < max(solid.context.waves)
+
+
+def test_the_contexts_are_what_they_are_for() -> None:
+    """All of them, each with several units; with merges, and without."""
+    found = [reader_of(name) for name in make_golden.context_cases()]
+    assert [reader.context.mode for reader in found] == ["group", "reference", "solid"]
+    assert min(len(reader.units) for reader in found) >= 3
+    assert [reader.config.n_merges > 0 for reader in found] == [False, True, True]
+    assert len(found[1].context.references) == 2
+    assert max(found[2].context.waves) > 1

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.archive.context_section import context_bytes, pack_context
+from mdlzip.archive.reader import ArchiveReader
+from mdlzip.archive.sections import (
+    DIGEST_BYTES,
+    INDEX_OFFSET_BYTES,
+    SECTION_HEADER_BYTES,
+    Kind,
+)
 from mdlzip.errors import CorruptArchive
-from tests.archive_tools import METHODS, decode, make_archive, sample
+from mdlzip.symbols.context import Context
+from tests.archive_tools import (
+    CONTEXTS,
+    METHODS,
+    bits_to_flip,
+    decode,
+    learned_parts,
+    make_archive,
+    sample,
+    section,
+)
 
 DIGEST_BITS = 256
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    original = sample(request.param)[:150]
-    data = make_archive(tmp_path_factory.mktemp("damage"), request.param, original, chunk_size=32)
+@pytest.fixture(scope="module", params=(*METHODS, *CONTEXTS))
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def archive(method: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    original = sample(method)[:150]
+    data = make_archive(tmp_path_factory.mktemp("damage"), method, original, chunk_size=32)
     assert decode(data) == decode(data, pipe=True) == original
     return data
 
@@ -35,8 +61,8 @@ def refused(data: bytes, what: str, *, pipe: bool = False) -> None:
     pytest.fail(f"{what}: decoded as if nothing had happened")
 
 
-def test_every_single_bit_flip(archive: bytes) -> None:
-    for bit in range(8 * len(archive)):
+def test_every_single_bit_flip(method: str, archive: bytes) -> None:
+    for bit in bits_to_flip(method, archive, 19):
         damaged = bytearray(archive)
         damaged[bit // 8] ^= 1 << bit % 8
         refused(bytes(damaged), f"bit {bit} of {8 * len(archive)}")
@@ -49,8 +75,8 @@ def test_flipped_bits_in_a_pipe(archive: bytes) -> None:
         refused(bytes(damaged), f"bit {bit} of {8 * len(archive)}", pipe=True)
 
 
-def test_every_truncation(archive: bytes) -> None:
-    for length in range(len(archive)):
+def test_every_truncation(method: str, archive: bytes) -> None:
+    for length in range(0, len(archive), 1 if method in METHODS else 5):
         refused(archive[:length], f"first {length} bytes of {len(archive)}")
 
 
@@ -66,9 +92,9 @@ def test_appended_bytes(archive: bytes, tail: bytes, pipe: bool) -> None:
     refused(archive + archive, "archive twice", pipe=pipe)
 
 
-def test_splices(archive: bytes) -> None:
+def test_splices(method: str, archive: bytes) -> None:
     rng = np.random.default_rng(11)
-    for _ in range(400):
+    for _ in range(400 if method in METHODS else 80):
         a, b = sorted(int(x) for x in rng.integers(0, len(archive) + 1, 2))
         piece = archive[a:b]
         for what, damaged in (
@@ -92,20 +118,53 @@ def test_one_archive_spliced_into_another(tmp_path: Path) -> None:
             refused(joined, f"{i} and {j} joined at {cut}")
 
 
-def test_swapped_groups_of_one_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("context", ["chunk", "group", *CONTEXTS])
+def test_swapped_units_of_one_size(tmp_path: Path, context: str) -> None:
     """Two frames that are whole in themselves but in each other's place."""
-    data = make_archive(tmp_path, "learned", b"abcd" * 64 + b"dcba" * 64)
-    from tests.archive_tools import learned_parts
-
+    data = make_archive(tmp_path, "learned", b"abcd" * 64 + b"dcba" * 64, context=context)
     parts = learned_parts(data)
     first, second = parts.frames
     swapped = parts.before + second + first + parts.after
-    refused(swapped, "groups swapped")
+    refused(swapped, "units swapped")
+    refused(swapped, "units swapped", pipe=True)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("context", ["group", *CONTEXTS])
+def test_a_context_that_is_not_the_archives(tmp_path: Path, context: str) -> None:
+    """Whole sections that were exchanged, or left out: nothing decodes to other bytes."""
+    data = sample("learned")[:512]
+    archive = make_archive(tmp_path, "learned", data, chunk_size=32, context=context)
+    reader = ArchiveReader(io.BytesIO(archive), len(archive))
+    end = reader.source.offset - SECTION_HEADER_BYTES
+    start = end - SECTION_HEADER_BYTES - context_bytes(reader.context)
+    n, bits = reader.layout.n_groups, reader.context.table_bits
+    others = [
+        Context("group", bits),
+        Context("reference", bits, references=(0,)),
+        Context("reference", bits, references=(n - 1,)),
+        Context("solid", bits, waves=(1,) * n),
+        Context("solid", bits, waves=(1, 1, 2, 4, n - 8)),
+        *(replace(reader.context, table_bits=other) for other in ((8, *bits[1:]), (*bits[:2], 8))),
+    ]
+    for other in others:
+        if other != reader.context:
+            payload = pack_context(other)
+            spliced = archive[:start] + section(Kind.CONTEXT, payload) + archive[end:]
+            refused(moved(spliced, len(spliced) - len(archive)), f"{other}")
+    without = archive[:start] + archive[end:]
+    refused(moved(without, start - end), "no context section")
+
+
+def moved(archive: bytes, by: int) -> bytes:
+    """The archive with the offset of its index corrected."""
+    place = len(archive) - DIGEST_BYTES - INDEX_OFFSET_BYTES
+    (offset,) = struct.unpack_from("<Q", archive, place)
+    return archive[:place] + struct.pack("<Q", offset + by) + archive[place + 8 :]
+
+
+@pytest.mark.parametrize("method", [*METHODS, *CONTEXTS])
 def test_no_output_file_after_damage(tmp_path: Path, method: str) -> None:
-    data = make_archive(tmp_path, method)
+    data = make_archive(tmp_path, method, chunk_size=32 if method in CONTEXTS else 256)
     rng = np.random.default_rng(13)
     bad, out = tmp_path / "bad.mdlz", tmp_path / "out"
     for bit in rng.integers(0, 8 * len(data), 25):
@@ -114,4 +173,6 @@ def test_no_output_file_after_damage(tmp_path: Path, method: str) -> None:
         bad.write_bytes(damaged)
         with pytest.raises(CorruptArchive):
             mdlzip.decompress(bad, out, device="cpu", threads=1)
+        with pytest.raises(CorruptArchive):
+            mdlzip.test(bad, device="cpu", threads=2)
         assert not out.exists()

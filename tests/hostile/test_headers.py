@@ -11,6 +11,7 @@ import struct
 import time
 import tracemalloc
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
@@ -26,11 +27,13 @@ from mdlzip.archive.sections import FRAMED, framed_header
 from mdlzip.archive.weights import pack_weights
 from mdlzip.errors import CorruptArchive, LimitExceeded, MdlzipError, UnsupportedVersion
 from mdlzip.quantised.predictor import Predictor
+from mdlzip.symbols.context import Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokenise import cut_group
 from tests.archive_tools import (
     TINY,
     decode,
+    encode_all,
     encode_group,
     fixed_header,
     footer,
@@ -38,8 +41,9 @@ from tests.archive_tools import (
     random_network,
     section,
 )
+from tests.symbol_tools import tokens_of
 
-NAME, CONFIG, WEIGHTS, GROUPS, INDEX, PAYLOAD = 1, 2, 3, 4, 5, 6
+NAME, CONFIG, WEIGHTS, GROUPS, INDEX, PAYLOAD, CONTEXT = 1, 2, 3, 4, 5, 6, 7
 DIGEST = bytes(32)
 LIMIT_BYTES = 16 << 20
 
@@ -106,6 +110,28 @@ CODED = encode_group(
     Predictor(random_network(), 256),
     *cut_group(random_network().vocabulary, np.frombuffer(PLAIN, np.uint8), 256),
 )
+BITS = b"\x08\x08\x08"
+GROUP_CONTEXT = section(CONTEXT, b"\x01" + BITS)
+EXPERTS_CODED = encode_all(
+    random_network(),
+    tokens_of(np.frombuffer(PLAIN, np.uint8), Layout(256, 256, 1)),
+    Context("group", (8, 8, 8)),
+)[0]
+
+
+def with_context(*numbers: int, size: int = 1024) -> bytes:
+    """The beginning of an archive of four groups, unless told else, with that context section."""
+    return learned(section(CONTEXT, bytes(numbers)), GOOD_WEIGHTS, size=size)
+
+
+def references(*entries: int) -> bytes:
+    """With so many reference groups, spelt as entries."""
+    return with_context(2, *BITS, len(entries) - 1, *entries)
+
+
+def waves(*groups: int) -> bytes:
+    """With waves of so many groups each."""
+    return with_context(3, *BITS, len(groups) - 1, *(n - 1 for n in groups))
 
 
 def alphabet(*values: int) -> bytes:
@@ -124,12 +150,12 @@ def whole(
     groups: bytes | None = None,
     weights: bytes = GOOD_WEIGHTS,
     config_payload: bytes | None = None,
+    context: bytes = b"",
 ) -> bytes:
     """A complete learned archive of one group, with one part replaced."""
     groups = framed_header(GROUPS) if groups is None else groups
-    before = learned(weights, groups, frames, size=size, config_payload=config_payload, tail=b"-")[
-        :-1
-    ]
+    sections = (context, weights, groups, frames)
+    before = learned(*sections, size=size, config_payload=config_payload, tail=b"-")[:-1]
     index_payload = put_varint(len(CODED)) + bytes(4)
     body = before + (section(INDEX, index_payload) if index is None else index)
     return body + struct.pack("<Q", len(before) + offset_by) + DIGEST
@@ -287,6 +313,83 @@ CONFIG_CASES = (
     ]
 )
 
+CONTEXT_CASES = [
+    Case("context mode 0", with_context(0, *BITS), "mode is 0, not 1..3"),
+    Case("context mode 4", with_context(4, *BITS), "mode is 4, not 1..3"),
+    Case("context mode 255", with_context(255, *BITS), "mode is 255, not 1..3"),
+    *(
+        Case(f"{table} of 2^{bits}", with_context(1, *numbers), "not allowed")
+        for bits in (7, 25, 255)
+        for table, numbers in (
+            ("buckets", (bits, 8, 8)),
+            ("records", (8, bits, 8)),
+            ("heads", (8, 8, bits)),
+        )
+    ),
+    Case("empty context", with_context(), "mode needs 1 bytes, 0 left"),
+    Case("context without tables", with_context(1), "table size needs 1 bytes"),
+    Case("context of two tables", with_context(1, 8, 8), "table size needs 1 bytes"),
+    Case("group context with entries", with_context(1, *BITS, 0, 0), "2 unread bytes"),
+    Case("reference context of nothing", with_context(2, *BITS), "number of entries needs 1"),
+    Case("no reference group", with_context(2, *BITS, 0), "entry needs 1 bytes, 0 left"),
+    Case("fewer references than said", with_context(2, *BITS, 1, 0), "entry needs 1 bytes"),
+    Case("more references than said", with_context(2, *BITS, 0, 0, 0), "1 unread bytes"),
+    Case("first reference out of range", references(4), "entry is 4, more than 3"),
+    Case("second reference out of range", references(1, 2), "not one of 4"),
+    Case("last reference out of range", references(0, 0, 0, 1), "not one of 4"),
+    Case("reference beyond one group", with_context(2, *BITS, 0, 1, size=256), "more than 0"),
+    Case(
+        "more references than groups",
+        with_context(2, *BITS, 4, 0, 0, 0, 0),
+        "entries is 4, more than 3",
+    ),
+    Case("reference spelt long", with_context(2, *BITS, 0, 0x81, 0), "than it needs"),
+    Case("reference without end", with_context(2, *BITS, 0, *[255] * 4), "entry needs 1 bytes"),
+    Case("no wave", with_context(3, *BITS), "number of entries needs 1"),
+    Case("waves of too few groups", waves(1, 2), "waves have 3 groups of 4"),
+    Case("waves of too many groups", waves(1, 2, 2), "waves have 5 groups of 4"),
+    Case(
+        "more waves than groups", with_context(3, *BITS, 4, 0, 0, 0, 0), "entries is 4, more than 3"
+    ),
+    Case("a wave of too many groups", waves(5), "entry is 4, more than 3"),
+    Case("fewer waves than said", with_context(3, *BITS, 1, 3), "entry needs 1 bytes"),
+    Case("more waves than said", with_context(3, *BITS, 0, 3, 0), "1 unread bytes"),
+    Case("context section of 2^40 bytes", learned(section(CONTEXT, b"", length=1 << 40)), "more"),
+    Case("framed context section", learned(section(CONTEXT, b"", length=FRAMED)), "more than the"),
+    Case("context section of 7 bytes", with_context(1, *BITS, 0, 0, 0, size=256), "more than the"),
+    Case("context flags", learned(section(CONTEXT, b"\x01" + BITS, flags=1)), "reserved flags"),
+    Case("context checksum", learned(GROUP_CONTEXT[:-1] + b"\x09"), "checksum mismatch"),
+    Case("context twice", learned(2 * GROUP_CONTEXT), "found context section where the weights"),
+    Case("context after weights", learned(GOOD_WEIGHTS, GROUP_CONTEXT), "found context section"),
+    Case("context before configuration", fixed_header(method=3) + GROUP_CONTEXT, "found context"),
+    Case("context in a zstd archive", fixed_header(method=1) + GROUP_CONTEXT, "found context"),
+    Case("a context alone", learned(GROUP_CONTEXT, tail=b"\0"), "within the section header"),
+    Case("context cut off", with_context(2, *BITS, 0, 0)[: 26 + 36 + 15], "section|truncated"),
+    Case(
+        "five bytes behind a group of experts",
+        whole(
+            frames=frame(EXPERTS_CODED + b"\1" * 5),
+            index=index_of(len(EXPERTS_CODED) + 5),
+            context=GROUP_CONTEXT,
+        ),
+        "data follow its last symbol",
+    ),
+    Case(
+        "a zero byte behind a group of experts",
+        whole(
+            frames=frame(EXPERTS_CODED + b"\0"),
+            index=index_of(len(EXPERTS_CODED) + 1),
+            context=GROUP_CONTEXT,
+        ),
+        "ends in a zero byte",
+    ),
+    Case(
+        "a group of experts whose context is left out",
+        whole(frames=frame(EXPERTS_CODED), index=index_of(len(EXPERTS_CODED))),
+        "beyond its chunk|decodes to|data follow|coded group",
+    ),
+]
+
 GROUP_CASES = [
     Case("groups section with a length", whole(groups=section(GROUPS, b"")), "2\\^48 - 1"),
     Case(
@@ -437,7 +540,9 @@ PAYLOAD_CASES = [
     ),
 ]
 
-ALL_CASES = HEADER_CASES + SECTION_CASES + CONFIG_CASES + GROUP_CASES + PAYLOAD_CASES
+ALL_CASES = (
+    HEADER_CASES + SECTION_CASES + CONFIG_CASES + CONTEXT_CASES + GROUP_CASES + PAYLOAD_CASES
+)
 
 
 def test_there_are_enough_cases_and_no_name_twice() -> None:
@@ -461,7 +566,11 @@ def test_hostile_archive_is_refused(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.rule)
 def test_refusal_is_cheap(case: Case) -> None:
-    if "behind a group" in case.rule or case.rule == "group that decodes to other bytes":
+    if (
+        "a group of experts" in case.rule
+        or "behind a group" in case.rule
+        or "other bytes" in case.rule
+    ):
         pytest.skip("has to run the predictor")
     tracemalloc.start()
     began = time.perf_counter()
@@ -481,6 +590,12 @@ def test_the_cases_are_hostile_by_one_rule_only() -> None:
     assert decode(payload_archive(1, zstd_frame(0, X), size=1)) == b"x"
     with pytest.raises(CorruptArchive, match="decodes to other bytes"):
         decode(whole())
+    coded, digest = EXPERTS_CODED, sha256(PLAIN).digest()
+    good = whole(frames=frame(coded), index=index_of(len(coded)), context=GROUP_CONTEXT)
+    assert decode(good[:-32] + digest) == PLAIN
+    for context in (references(0, 2), references(0, 0, 0, 0), waves(1, 3), waves(4)):
+        with pytest.raises(CorruptArchive, match="found section 0"):  # it comes to what follows
+            decode(context + bytes(1000), pipe=True)
 
 
 def test_unknown_optional_sections_are_skipped() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from mdlzip.quantised import selftest
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.reorder import like_next_to_like
+from mdlzip.quantised.units import UnitDecoder
+from mdlzip.symbols.context import GROUP, MODES, REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.vocabulary import Vocabulary
@@ -203,6 +207,78 @@ def test_any_vocabulary_gives_the_bytes_back(
     assert back == data.tobytes()
     alone = decode_all(net, layout, [(len(coded) - 1, coded[-1])])
     assert alone[0] == data[slice(*layout.group_span(len(coded) - 1))].tobytes()
+
+
+@st.composite
+def contexts(draw: st.DrawFn, layout: Layout) -> Context:
+    """Any context that a file of this cut may have."""
+    mode = draw(st.sampled_from(MODES))
+    bits = draw(st.tuples(*[st.integers(8, 11)] * 3))
+    groups = range(layout.n_groups)
+    if mode == REFERENCE:
+        chosen = draw(st.sets(st.sampled_from(groups), min_size=1))
+        return Context(mode, bits, references=tuple(sorted(chosen)))
+    if mode == SOLID:
+        inner = draw(st.sets(st.sampled_from(groups))) - {0}
+        edges = [0, *sorted(inner), layout.n_groups]
+        return Context(mode, bits, waves=tuple(b - a for a, b in pairwise(edges)))
+    return Context(mode, bits) if mode == GROUP else STRICT
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    data=st.data(), size=st.integers(2, 9), seed=st.integers(0, 2**20), n=st.integers(1, 900),
+    chunk_size=st.integers(16, 80), group_chunks=st.integers(1, 5), most=st.integers(0, 30),
+)  # fmt: skip
+def test_any_context_gives_the_bytes_back(
+    data: st.DataObject, size: int, seed: int, n: int, chunk_size: int, group_chunks: int, most: int
+) -> None:
+    """Threads change no byte, and a unit needs none but those that it builds on."""
+    alphabet, layout = some(size, seed), Layout(n, chunk_size, group_chunks)
+    context = data.draw(contexts(layout))
+    plain = alphabet[np.random.default_rng(seed).integers(0, size, n) % (1 + np.arange(n) % size)]
+    merges = learn_merges(plain, most, 2, 0.0, min(12, chunk_size // 2))
+    net = selftest.random_network(replace(OURS, n_merges=len(merges)))
+    net = replace(net, vocabulary=Vocabulary(alphabet, merges))
+    tokens = tokens_of(plain, layout, net.vocabulary)
+    coded = encode_all(net, tokens, context, threads=1)
+    assert encode_all(net, tokens, context, threads=2) == coded
+    units = Units(layout, context)
+    spans = [[slice(*layout.group_span(g)) for g in units.groups(u)] for u in range(len(units))]
+    expected = [b"".join(plain[span].tobytes() for span in unit) for unit in spans]
+    for threads in (1, 2):
+        assert decode_all(net, layout, enumerate(coded), context, threads) == expected
+    needed = {REFERENCE: [0], SOLID: [*range(len(units) - 1)]}.get(context.mode, [])
+    wanted = dict.fromkeys([*needed, len(units) - 1])
+    found = decode_all(net, layout, ((u, coded[u]) for u in wanted), context)
+    assert found == [expected[u] for u in wanted]
+
+
+@pytest.mark.parametrize("mode", [GROUP, REFERENCE, SOLID])
+def test_large_units_are_the_same_on_all_threads(mode: str) -> None:
+    """Units of many chunks, which threads share; tiles of other sizes change nothing either."""
+    text = "".join(f"{i} of {i * i % 997}, {'left' if i % 3 else 'right'}\n" for i in range(1200))
+    data = np.frombuffer(text.encode(), np.uint8)
+    layout = Layout(len(data), 64, 96)
+    waves = (1, layout.n_groups - 1) if mode == SOLID else ()
+    context = Context(mode, (12, 14, 12), (0, 2) if mode == REFERENCE else (), waves)
+    merges = learn_merges(data, 60, 2, 1.0, 16)
+    vocabulary = Vocabulary(np.unique(data), merges)
+    net = selftest.random_network(replace(OURS, n_merges=len(merges)))
+    net = replace(net, vocabulary=vocabulary)
+    tokens = tokens_of(data, layout, vocabulary)
+    one, two, three = (encode_all(net, tokens, context, threads=n) for n in (1, 2, 3))
+    assert one == two == three
+    units = Units(layout, context)
+    for threads, tile in ((1, 512), (2, 512), (2, 32), (3, 7)):
+        decoder = UnitDecoder(net, vocabulary, layout, context, threads=threads, tile_chunks=tile)
+        found = {}
+        for unit, plain in decoder.decode(enumerate(one)):
+            parts = io.BytesIO(plain)
+            for group in units.groups(unit):
+                start, stop = layout.group_span(group)
+                found[group] = parts.read(stop - start)
+        assert b"".join(found[g] for g in range(layout.n_groups)) == data.tobytes()
 
 
 @pytest.mark.parametrize("kernels", ["cpu", "torch"])

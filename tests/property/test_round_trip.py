@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import mdlzip
 from mdlzip.codec import CompressOptions
+from mdlzip.symbols.context import MODES
 from tests.archive_tools import GENERAL_METHODS, decode, general_archive, random_network
 
 ANYTHING = st.one_of(
@@ -46,21 +47,29 @@ def test_smallest_method(data: bytes) -> None:
         assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize("weights", ["coded", "coo"])
-@settings(RELAXED, max_examples=25)
+@pytest.mark.parametrize(
+    ("weights", "context"), [("coo", "chunk"), *(("coded", mode) for mode in MODES)]
+)
+@settings(RELAXED, max_examples=20)
 @given(
     data=ANYTHING.filter(len),
     chunk_size=st.integers(16, 300),
     group_chunks=st.integers(1, 5),
-    window=st.tuples(st.integers(0, 700), st.integers(0, 700)),
+    windows=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 700)), min_size=1, max_size=5),
 )
 def test_learned(
-    weights: str, data: bytes, chunk_size: int, group_chunks: int, window: tuple[int, int]
+    weights: str,
+    context: str,
+    data: bytes,
+    chunk_size: int,
+    group_chunks: int,
+    windows: list[tuple[int, int]],
 ) -> None:
     options = CompressOptions(
         chunk_size=chunk_size,
         group_chunks=group_chunks,
         weights=weights,
+        context=context,
         device="cpu",
         threads=1,
         verify=False,
@@ -76,5 +85,5 @@ def test_learned(
         assert mdlzip.inspect(archive).ledger == report.ledger
         assert decode(packed) == decode(packed, pipe=True) == data
         with mdlzip.open(archive, threads=1) as opened:
-            offset, n = window
-            assert opened.read(offset, n) == data[offset : offset + n]
+            for offset, n in windows:
+                assert opened.read(offset, n) == data[offset : offset + n]

@@ -4,13 +4,14 @@ import lzma
 from hashlib import sha256
 from zlib import crc32
 
-from tests.second_decoder.data import decode_group
+from tests.second_decoder.context import longest_section, read_context, units_of
+from tests.second_decoder.data import decode_units
 from tests.second_decoder.fields import Fields, Refused, Undecoded, require
 from tests.second_decoder.model import read_config, read_model
 from tests.second_decoder.predictor import Predictor
 
 STORED, ZSTD, XZ, LEARNED = range(4)
-NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD = range(1, 7)
+NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD, CONTEXT = range(1, 8)
 NOT_IN_NAMES = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029", "/", "\\"}
 
 
@@ -91,14 +92,21 @@ def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
 def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     """The container is checked before anything is decoded."""
     config = read_config(section(fields, CONFIGURATION, 24))
+    group_bytes, context = config.chunk_size * config.group_chunks, None
+    n_groups = -(-size // group_bytes)
+    if fields.peek() == CONTEXT:
+        payload = section(fields, CONTEXT, longest_section(n_groups))
+        context = read_context(payload, n_groups)
     weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
     section(fields, GROUPS, 2**48 - 1)
-    group_bytes, frames = config.chunk_size * config.group_chunks, []
-    for rest in range(size, 0, -group_bytes):
-        length = fields.varint(4 * min(rest, group_bytes) + 64)
+    units, frames = [], []
+    for unit in units_of(context, n_groups):
+        sizes = [min(group_bytes, size - group * group_bytes) for group in unit]
+        length = fields.varint(4 * sum(sizes) + 64)
         crc, coded = fields.number(4), fields.take(length)
-        require(crc32(coded) == crc, f"group {len(frames)}: CRC of the coded stream")
-        frames.append((min(rest, group_bytes), coded))
+        require(crc32(coded) == crc, f"unit {len(frames)}: CRC of the coded stream")
+        units.append(list(zip(unit, sizes, strict=True)))
+        frames.append((sizes, coded))
     index_at = fields.at
     index = section(fields, INDEX, 11 * len(frames))
     for _, coded in frames:
@@ -109,7 +117,10 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     require(fields.left() == 32, "footer: not 40 bytes")
     if max(config.cells, size) > limit:
         raise Undecoded("more than this decoder was told to decode")
-    predictor = Predictor(read_model(weights, config))
-    groups = [decode_group(predictor, coded, n_bytes) for n_bytes, coded in frames]
-    require(list(map(crc32, groups)) == crcs, "index: CRC of a decoded group")
-    return b"".join(groups)
+    decoded = list(decode_units(Predictor(read_model(weights, config)), context, frames))
+    require(list(map(crc32, decoded)) == crcs, "index: CRC of a decoded unit")
+    groups = {}
+    for unit, plain in zip(units, decoded, strict=True):
+        parts = Fields(plain, "unit")
+        groups |= {group: parts.take(n) for group, n in unit}
+    return b"".join(groups[group] for group in range(n_groups))

@@ -1,7 +1,12 @@
-"""docs/format-data.md: chunks, and the range coder of their symbols."""
+"""docs/format-data.md: units, chunks, and the range coder of their symbols."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
+from tests.second_decoder.context import REFERENCE, SOLID, Context
+from tests.second_decoder.experts import Experts, Memory
 from tests.second_decoder.fields import Fields, require
 from tests.second_decoder.predictor import Predictor
 
@@ -16,13 +21,17 @@ def cumulative_weights(counts: np.ndarray) -> np.ndarray:
 
 
 class RangeDecoder:
-    """The data coder of one group."""
+    """The data coder of one group of an archive whose chunks know nothing of others."""
 
     def __init__(self, stream: bytes) -> None:
         require(stream[-1:] != b"\0", "coded stream: ends in a zero byte")
         self.words = np.frombuffer(stream + bytes(8 + -len(stream) % 4), ">u4").tolist()
         self.point, self.taken = self.words[0] << 32 | self.words[1], 2
         self.lower, self.range = 0, 2**64 - 1
+
+    def symbols(self, chunks: list[int], counts: np.ndarray) -> list[int]:
+        """The next symbol of each of the chunks, as ranks; counts: (B, V)."""
+        return [self.symbol(row) for row in cumulative_weights(counts)]
 
     def symbol(self, weights: np.ndarray) -> int:
         """The next rank; weights: L[0] .. L[V]."""
@@ -43,30 +52,59 @@ class RangeDecoder:
         require((self.point - self.lower) % 2**64 < 2**33 - 1, "coded stream: wrong end")
 
 
-def decode_group(predictor: Predictor, coded: bytes, g: int) -> bytes:
-    """The g bytes of a group."""
-    fields, size, model = Fields(coded, "coded stream"), predictor.m.chunk_size, predictor.m
-    ends = [min(size, g - i) for i in range(0, g, size)]
-    if predictor.m.n_merges:
-        full = size - max(map(len, model.strings)) + 1
-        n, r = fields.number(4, 1), fields.number(2, 1, size)
-        require((n - 1) * full <= g - r <= (n - 1) * size, "group: its chunks do not fit")
-        ends = [full] * (n - 1) + [r]
-    coder = RangeDecoder(fields.take(fields.left()))
+def decode_units(
+    predictor: Predictor, context: Context | None, units: Iterable[tuple[list[int], bytes]]
+) -> Iterator[bytes]:
+    """The bytes of each unit; units: bytes of each of its groups, and its coded stream."""
+    strings, size, known = predictor.m.strings, predictor.m.chunk_size, None
+    for groups, coded in units:
+        fields = Fields(coded, "coded stream")
+        cuts = [read_cut(fields, predictor, g) for g in groups]
+        stream = fields.take(fields.left())
+        if context is None:
+            yield decode_unit(predictor, RangeDecoder(stream), groups, cuts)
+            continue
+        before = known or Memory(context.bits)
+        if known and context.mode == REFERENCE:
+            before = known.copy()
+        coder = Experts(strings, size, stream, sum(map(len, cuts)), before)
+        yield decode_unit(predictor, coder, groups, cuts)
+        if context.mode == SOLID or (context.mode == REFERENCE and not known):
+            known = coder
+
+
+def read_cut(fields: Fields, predictor: Predictor, g: int) -> list[int]:
+    """The bytes with which each chunk of a group of g bytes ends."""
+    model, size = predictor.m, predictor.m.chunk_size
+    if not model.n_merges:
+        return [min(size, g - i) for i in range(0, g, size)]
+    full = size - max(map(len, model.strings)) + 1
+    n, r = fields.number(4, 1), fields.number(2, 1, size)
+    require((n - 1) * full <= g - r <= (n - 1) * size, "group: its chunks do not fit")
+    return [full] * (n - 1) + [r]
+
+
+def decode_unit(
+    predictor: Predictor, coder: RangeDecoder | Experts, groups: list[int], cuts: list[list[int]]
+) -> bytes:
+    """The bytes of a unit; groups: bytes of each group; cuts: how its chunks end."""
+    model, ends = predictor.m, list(chain(*cuts))
     chunks = [bytearray() for _ in ends]
     alive, before = list(range(len(ends))), [256] * len(ends)
     predictor.start(len(ends))
     while alive:
-        weights = cumulative_weights(predictor.counts(before))
-        ranks = [coder.symbol(row) for row in weights]
+        ranks = coder.symbols(alive, predictor.counts(before))
         for chunk, rank in zip(alive, ranks, strict=True):
             chunks[chunk] += model.strings[rank]
-            require(len(chunks[chunk]) <= size, "group: a chunk is too long")
+            require(len(chunks[chunk]) <= model.chunk_size, "group: a chunk is too long")
         rows = [j for j, chunk in enumerate(alive) if len(chunks[chunk]) < ends[chunk]]
         before = [model.in_use[ranks[j]] for j in rows]
         alive = [alive[j] for j in rows]
         predictor.keep(rows)
     coder.end()
-    right = len(chunks[-1]) == ends[-1] and sum(map(len, chunks)) == g
-    require(right, "group: it, or its last chunk, has other bytes than it says")
+    first = 0
+    for g, cut in zip(groups, cuts, strict=True):
+        group, first = chunks[first : first + len(cut)], first + len(cut)
+        right = len(group[-1]) == cut[-1] and sum(map(len, group)) == g
+        require(right, "group: it, or its last chunk, has other bytes than it says")
     return b"".join(chunks)

@@ -101,7 +101,7 @@ def read_coded(fields: Fields, c: SimpleNamespace) -> dict[str, np.ndarray]:
     require(positions <= fields.left(), "positions: more than the weights stream has bytes")
     stream = WeightsStream(fields.take(fields.left()))
     tensors = {name: stream.tensor(name, shape) for name, shape in c.shapes.items()}
-    require(stream.at >= len(stream.bytes), "weights stream: bytes that no decision reads")
+    stream.end()
     found = sum(np.count_nonzero(codes) for codes in tensors.values())
     require(found == declared, "weights stream: other non-zero codes than declared")
     return tensors

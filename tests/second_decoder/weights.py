@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from tests.second_decoder.fields import require
+from tests.second_decoder.bits import BinaryDecoder
 
 KINDS = ["embedding", "q", "k", "v", "out", "up", "down", "head", "conv", "gain", "bias"]
 ROW_AXES = "byte key key value channel hidden channel byte none none none".split()  # by kind
@@ -35,13 +35,11 @@ def bands(name: str, rows: int) -> list[tuple[str, int, str, str]]:
     return [(k, rows // len(kinds), own.get(row, row), own.get(col, col)) for k, row, col in names]
 
 
-class WeightsStream:
+class WeightsStream(BinaryDecoder):
     """Decodes one tensor after the other."""
 
     def __init__(self, stream: bytes) -> None:
-        require(stream[-1:] != b"\0", "weights stream: ends in a zero byte")
-        self.bytes, self.at = stream, 4
-        self.range, self.code = 1 << 32, int.from_bytes(stream[:4].ljust(4, b"\0"), "big")
+        super().__init__(stream, "weights stream")
         # Slots by context, then node; weight sets by node or kind.
         self.slots: dict = defaultdict(lambda: defaultdict(lambda: [1 << 21, 0]))
         self.node_sets: dict = defaultdict(lambda: [7000] * 11 + [0])
@@ -53,14 +51,7 @@ class WeightsStream:
         x = [*[STRETCH[q >> 10] * (256 * n // (n + 4)) >> 8 for q, n in slots], 256]
         dot = sum([v * (a[j] + b[j]) for j, v in enumerate(x)])
         p = SQUASH[min(max(dot >> 16, -12288), 12287) + 12288]
-        bound = self.range * min(max(p, 4), 65532) >> 16
-        bit = int(self.code < bound)
-        self.range, self.code = (
-            (bound, self.code) if bit else (self.range - bound, self.code - bound)
-        )
-        while self.range < 1 << 24:
-            byte = self.bytes[self.at] if self.at < len(self.bytes) else 0
-            self.range, self.code, self.at = self.range << 8, self.code << 8 | byte, self.at + 1
+        bit = self.bit(min(max(p, 4), 65532), 16)
         error = ((bit << 16) - p) * (2 + 320 // (16 + a[11]))
         a[11] = min(a[11] + 1, 4095)
         for j, v in enumerate(x):

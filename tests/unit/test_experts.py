@@ -8,7 +8,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from mdlzip.errors import CorruptArchive
+from mdlzip.errors import CorruptArchive, UsageError
 from mdlzip.experts import tables as k
 from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
@@ -210,6 +210,16 @@ def test_tables() -> None:
     )
     maps = k.first_maps()
     assert len(maps) == k.N_MAPS and (maps >> k.COUNT_BITS).min() > 0
+
+
+def test_known_text_that_cannot_be_numbered_is_refused() -> None:
+    """Nothing is allocated before: pages of zeros that nobody touches take no memory."""
+    order = Symbols.of(vocabulary_of(b"ab", 0))
+    memory = Memory.fresh(8, 8, 8)
+    long = Known(memory, np.zeros((1 << 31) - 32, np.int16))
+    for stream, error in ((b"", CorruptArchive), (None, UsageError)):
+        with pytest.raises(error, match="known text of 2147483648 places"):
+            GroupCoder(order, COUNTS, long, 2, 16, stream)
 
 
 @pytest.mark.parametrize("bits", [(7, 12, 10), (10, 25, 10), (10, 12, -1)])

@@ -47,7 +47,7 @@ def table(page: str, *columns: str) -> list[list[str]]:
 
 def test_pages_are_there_and_wrapped() -> None:
     assert {p.name for p in PAGES} == {
-        f"format{part}.md" for part in ("", "-data", "-model", "-predictor", "-vectors")
+        f"format{part}.md" for part in ("", "-data", "-experts", "-model", "-predictor", "-vectors")
     }
     for page in PAGES:
         for n, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):

@@ -1,0 +1,182 @@
+"""The learned archive of a job: symbols, experts, training, coding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mdlzip.archive.header import Method
+from mdlzip.archive.ledger import Ledger
+from mdlzip.archive.writer import Model, learned_archive_bytes, write_learned
+from mdlzip.codec.contexts import choose_context
+from mdlzip.codec.decode import pick_device
+from mdlzip.codec.job import Job
+from mdlzip.codec.options import EXPERTS, method_label
+from mdlzip.errors import Interrupted
+from mdlzip.fileio import Output
+from mdlzip.networks.none import NoNetwork
+from mdlzip.networks.registry import NetworkConfig, n_cells
+from mdlzip.quantised.memory import decode_memory_bytes
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.work import check_operations
+from mdlzip.resources import check_memory
+from mdlzip.symbols.context import CHUNK, Context
+from mdlzip.symbols.learn import sample_of
+from mdlzip.symbols.survey import Survey
+from mdlzip.symbols.tokens import Tokens, prepare
+from mdlzip.symbols.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mdlzip.training.loop import TrainResult
+
+_EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
+_EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
+
+
+def check_fits(job: Job, config: NetworkConfig) -> None:
+    """LimitExceeded if the archive would not open under the limit that was given for it."""
+    check_memory(decode_memory_bytes(config, job.layout, 1), job.options.memory)
+    least = n_cells(config) // 64  # bytes of weights, at the least
+    check_operations(config, job.layout, least, "a smaller --preset")
+
+
+def tokenise(job: Job, vocabulary: Vocabulary, folder: Path | None) -> Tokens:
+    """The symbols of the input, kept in `folder`; Interrupted if the user stops."""
+
+    def report(done: int, total: int) -> None:
+        if job.should_stop():
+            raise Interrupted("stopped while the input was being read")
+        job.progress("tokenise", done, total, "")
+
+    threads = job.options.threads
+    return prepare(job.corpus, job.layout, vocabulary, folder, threads=threads, on_block=report)
+
+
+def read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> None:
+    """The symbols of the input, by a vocabulary that follows from it."""
+    from mdlzip.training.planner import choose_vocabulary
+
+    sample, options = sample_of(job.corpus), job.options
+    preset = job.resumed.settings.preset if job.resumed else None
+    vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
+    job.tokens = stack.enter_context(tokenise(job, vocabulary, work_dir))
+
+
+def try_experts(job: Job, tokens: Tokens) -> int | None:
+    """What the experts make of the input without a network: bytes of that archive.
+
+    None where the context has no experts, or where they would take too much of the budget. What
+    each symbol costs them is kept with the tokens: training is for what they do not know.
+    """
+    from mdlzip.archive.weights import pack_weights
+    from mdlzip.quantised.units import expert_costs
+
+    config, vocabulary = NoNetwork(len(tokens.vocabulary.merges)), tokens.vocabulary
+    alone = IntegerNetwork(config, {}, {}, vocabulary)
+    packed = pack_weights(alone)
+    context = _context(job, alone, len(packed.data))
+    size, options = job.corpus.size, job.options
+    limit_s = max(_EXPERT_SHARE * options.seconds(size), _EXPERT_S)
+    too_long = not options.steps and _EXPERT_S_PER_BYTE * size > limit_s
+    if context.mode == CHUNK or too_long:
+        return None
+
+    def report(done: int, total: int) -> None:
+        if job.should_stop():
+            raise Interrupted("stopped while the experts read the input")
+        job.progress("experts", done, total, "")
+
+    began = time.monotonic()
+    tokens.expert_bits, lengths = expert_costs(
+        tokens, context, threads=job.options.threads, on_progress=report
+    )
+    job.encode_s[EXPERTS] = time.monotonic() - began
+    job.alone = alone
+    model = Model(config, job.layout, packed.data, packed.ledger, context)
+    return learned_archive_bytes(job.stored_name, model, lengths)
+
+
+def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) -> None:
+    """Train a network for the input; raises what `training.run.train` raises."""
+    from mdlzip.training.run import train
+
+    result: TrainResult = train(
+        tokens,
+        sample_of(job.corpus),
+        job.options,
+        began=job.began,
+        rival_bytes=rival_bytes,
+        resumed=job.resumed,
+        work_dir=work_dir,
+        check_model=lambda config: check_fits(job, config),
+        check_source=job.check_source,
+        warn=job.warn,
+        on_progress=job.progress,
+        should_stop=job.should_stop,
+    )
+    job.network, job.figures = result.network, dict(result.figures)
+
+
+def write_with(job: Job, out: Output, network: IntegerNetwork, tokens: Tokens) -> Ledger:
+    """The archive that holds this network, written; its ledger."""
+    from mdlzip.archive.weights import pack_weights
+
+    began = time.monotonic()
+    packed = pack_weights(network, job.options.weights)
+    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
+    context = _context(job, network, len(packed.data))
+    model = Model(network.config, job.layout, packed.data, packed.ledger, context)
+    header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
+    with closing(units):
+        ledger = write_learned(out, header, job.stored_name, model, units, job.corpus.digest())
+    job.encode_s[label_of(network)] = time.monotonic() - began
+    return ledger
+
+
+def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
+    """What is asked for, so that it can be decoded within the memory that was given for that."""
+
+    def fits(context: Context) -> bool:
+        need = decode_memory_bytes(
+            network.config,
+            job.layout,
+            1,
+            vocabulary=network.vocabulary,
+            weight_bytes=weight_bytes,
+            tile_chunks=job.layout.group_chunks,
+            context=context,
+        )
+        return need <= job.options.memory
+
+    return choose_context(job.options.context, job.layout, fits)
+
+
+def _coded_units(
+    job: Job, network: IntegerNetwork, tokens: Tokens, context: Context
+) -> Generator[tuple[bytes, int]]:
+    from mdlzip.quantised.units import encode_units
+
+    def report(done: int, total: int) -> None:
+        job.progress("encode", done, total, "")
+
+    coded = encode_units(
+        network,
+        tokens,
+        context,
+        device=pick_device(job.options.device),
+        threads=job.options.threads,
+        on_progress=report,
+    )
+    with closing(coded):
+        for unit in coded:
+            if job.should_stop():
+                raise Interrupted("stopped while the data were being coded")
+            yield unit
+
+
+def label_of(network: IntegerNetwork) -> str:
+    """What reports call the method of an archive with this network."""
+    return method_label(Method.LEARNED, network.config)
