@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -68,10 +67,6 @@ from mdlzip.fileio import (
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.survey import Survey, take_survey
 from mdlzip.symbols.vocabulary import N_BYTES
-
-if TYPE_CHECKING:
-    pass
-
 
 _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
 

@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdlzip import limits
 from mdlzip.archive.header import Method
 from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.networks.none import NoNetwork
-from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import MODES
+
+if TYPE_CHECKING:
+    from mdlzip.networks.registry import NetworkConfig
 
 Progress = Callable[[str, float, float, str], None]
 """phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
