@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from mdlzip.archive.writer import Model, learned_archive_bytes, write_learned
 from mdlzip.codec.contexts import choose_context
 from mdlzip.codec.decode import pick_device
 from mdlzip.codec.job import Job
-from mdlzip.codec.options import EXPERTS, method_label
+from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import Output
 from mdlzip.networks.none import NoNetwork
@@ -81,6 +82,8 @@ def try_experts(job: Job, tokens: Tokens) -> int | None:
     size, options = job.corpus.size, job.options
     limit_s = max(_EXPERT_SHARE * options.seconds(size), _EXPERT_S)
     too_long = not options.steps and _EXPERT_S_PER_BYTE * size > limit_s
+    if too_long and options.context == AUTO:
+        job.options = replace(options, context=CHUNK)
     if context.mode == CHUNK or too_long:
         return None
 
@@ -93,10 +96,11 @@ def try_experts(job: Job, tokens: Tokens) -> int | None:
     tokens.expert_bits, lengths = expert_costs(
         tokens, context, threads=job.options.threads, on_progress=report
     )
-    job.encode_s[EXPERTS] = time.monotonic() - began
+    tokens.expert_s = job.encode_s[EXPERTS] = time.monotonic() - began
     job.alone = alone
     model = Model(config, job.layout, packed.data, packed.ledger, context)
-    return learned_archive_bytes(job.stored_name, model, lengths)
+    tokens.expert_bytes = learned_archive_bytes(job.stored_name, model, lengths)
+    return tokens.expert_bytes
 
 
 def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) -> None:
