@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import Ledger
@@ -60,7 +60,7 @@ def read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> 
     """The symbols of the input, by a vocabulary that follows from it."""
     from mdlzip.training.planner import choose_vocabulary
 
-    sample, options = sample_of(job.corpus), cast(Any, job.options)
+    sample, options = sample_of(job.corpus), job.options
     preset = job.resumed.settings.preset if job.resumed else None
     vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
     job.tokens = stack.enter_context(tokenise(job, vocabulary, work_dir))
