@@ -84,7 +84,7 @@ def weight_bytes(ledger: Mapping[str, int]) -> int:
 def paper_rule_bytes(ledger: Mapping[str, int], nnz: int) -> int:
     """Size by the paper's rule: 4 bytes per non-zero weight and the data.
 
-    The rule counts no index bytes, so nobody could decode from what it counts. Our data bytes are
+    The rule counts no index bytes: a file of this size could not be decoded. Our data bytes are
     those on disk, the first byte of every chunk included; the paper uses a mean test loss.
     """
     return PAPER_BYTES_PER_NNZ * nnz + ledger.get("data", 0)

@@ -8,7 +8,7 @@ MAX_VARINT_BYTES = 7  # 49 bits: more than any length of the format
 
 
 class Cursor:
-    """Reads little-endian fields from a buffer that may come from an enemy.
+    """Reads little-endian fields from an untrusted buffer.
 
     buffer: the bytes; what: what they are, for messages ("header", "weights section");
     base: offset of the buffer's first byte in the archive, so that messages give file offsets.

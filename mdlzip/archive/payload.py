@@ -76,9 +76,10 @@ def _encode_zstd(blocks: Iterable[bytes], size: int, sink: Sink, level: int) -> 
 
 
 def _decode_zstd(section: SectionSource, size: int, memory: int | None) -> Iterator[bytes]:
-    """The frame is walked block by block, so that nothing of it is left to the library's leniency:
+    """The original, block by block of one frame.
 
-    a second frame, a skippable one or any byte behind the last block is an error.
+    The frame is walked here, since the library is lenient: a second frame, a skippable one or any
+    byte behind the last block is an error.
     """
     import zstandard
 

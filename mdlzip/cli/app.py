@@ -22,7 +22,7 @@ from mdlzip.cli.exchange_cmd import export_weights, import_weights
 from mdlzip.cli.failures import reader_left, report_failure
 from mdlzip.cli.list_cmd import list_archives
 from mdlzip.cli.short_forms import Grammar, LeveledCommand, expand
-from mdlzip.cli.study_cmd import study
+from mdlzip.cli.study import study
 from mdlzip.cli.test_cmd import test
 from mdlzip.errors import MdlzipError
 from mdlzip.process.settings import wait_passively

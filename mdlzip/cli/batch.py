@@ -82,9 +82,9 @@ class Batch:
         return False
 
     def _report(self, outcome: Outcome) -> bool:
-        """Print a report; a finished file stays finished, whatever becomes of its report.
+        """Print a report; a finished file stays finished, even if its report cannot be printed.
 
-        False if nobody reads the reports of a command that makes nothing else.
+        False if standard output is closed and the command makes nothing but reports.
         """
         if self.voice.as_json or self.voice.quiet or self._unheard:
             return True

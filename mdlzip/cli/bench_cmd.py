@@ -75,7 +75,7 @@ def bench(
     prepare_training(fixed_steps=effort.steps is not None)
     names = DEFAULT if against is None else [n for n in against.split(",") if n]
     for name in names:
-        make_codec(name)  # a misspelt name must not be found out after an hour of training
+        make_codec(name)  # a misspelt name must be refused before an hour of training
     options = opt.compress_options(effort, recipe, machine)
     _check_outputs(files, archive, output, force=force)
     voice = opt.Voice(display.as_json or output == STDIO, display.quiet, display.verbose)

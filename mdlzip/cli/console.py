@@ -88,7 +88,7 @@ def event(kind: str, **values: Any) -> None:
 
 
 def to_stderr(line: str) -> None:
-    """Print a line; where nobody takes it, the work goes on and the exit code tells."""
+    """Print a line; if stderr is closed, the work goes on and the exit code tells."""
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):

@@ -16,7 +16,7 @@ from mdlzip.process.cores import usable_cores
 from mdlzip.process.kernels import kernel_names
 
 _PACKAGES = ("torch", "numpy", "numba", "constriction", "safetensors", "zstandard", "typer", "rich")
-_EXTRAS = ("brotli", "pyppmd", "matplotlib")
+_EXTRAS = ("brotli", "pyppmd", "matplotlib", "pillow")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def export_weights(
         ),
     ],
     force: opt.Force = False,
-    memory: opt.Memory = "2GiB",
+    memory: opt.Memory = opt.MEMORY,
     allow_slow: opt.AllowSlow = False,
     voice: opt.Voice,
 ) -> int:

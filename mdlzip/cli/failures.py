@@ -48,7 +48,7 @@ def reader_left(problem: BaseException | None) -> bool:
 def report_failure(problem: BaseException, *, verbose: int, file: str | None = None) -> int:
     """Say what went wrong (with which FILE) and return the exit code.
 
-    A reader who has left is nobody's news: nothing is said then.
+    A closed pipe is not reported.
     """
     if reader_left(problem):
         streams.discard(sys.stdout)

@@ -23,7 +23,7 @@ def list_archives(
     files: opt.Files = None,
     *,
     threads: opt.Threads = None,
-    memory: opt.Memory = "2GiB",
+    memory: opt.Memory = opt.MEMORY,
     voice: opt.Voice,
 ) -> int:
     """Show sizes and method; with -v the ledger, the model and the memory needed to decode."""

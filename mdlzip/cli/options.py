@@ -75,9 +75,22 @@ Memory = Annotated[
         help="Most memory that decoding may need, such as 512MiB, 2G or 1.5GiB.",
     ),
 ]
+MEMORY = "2GiB"  # the default of every command
 Device = Annotated[
     str,
     typer.Option("--device", metavar="NAME", envvar="MDLZIP_DEVICE", help="auto, cpu or cuda."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting laid over all others; may be repeated.",
+    ),
+]
+AllowSlow = Annotated[
+    bool,
+    typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -150,17 +163,11 @@ class Place:
 class Machine(Place):
     """Where to compute and how much memory decoding may take."""
 
-    memory: Memory = "2GiB"
+    memory: Memory = MEMORY
 
     def chosen(self) -> Mapping[str, Any]:
         """As `Place.chosen`, with memory in bytes."""
         return {**super().chosen(), "memory": parse_size(self.memory)}
-
-
-AllowSlow = Annotated[
-    bool,
-    typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
-]
 
 
 @dataclass(frozen=True)
@@ -235,14 +242,7 @@ class Settings:
             "--config", parser=parse_path, metavar="TOML", help="Settings laid over the preset."
         ),
     ] = None
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="One setting laid over all others; may be repeated.",
-        ),
-    ] = None
+    overrides: Overrides = None
     chunk_size: Annotated[
         str,
         typer.Option(

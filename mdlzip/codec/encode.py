@@ -68,7 +68,7 @@ from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.survey import Survey, take_survey
 from mdlzip.symbols.vocabulary import N_BYTES
 
-_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # of the budget, at most, but at least so many seconds
+_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these seconds
 
 
 def compress(

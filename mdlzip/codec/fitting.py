@@ -87,7 +87,7 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
     part = reader.weights_section()
     weight_bytes = part.left
     if not machine.allow_slow:
-        check_operations(reader.config, reader.layout, weight_bytes)
+        check_operations(reader.config, reader.layout, weight_bytes, context=reader.context)
     head, vocabulary = begin_weights(part, reader.config)
     fit = best_fit(reader, machine, weight_bytes, vocabulary)
     check_memory(fit.memory_bytes, machine.memory)
@@ -97,7 +97,7 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
 def load_weights(
     reader: ArchiveReader, memory: int | None, *, allow_slow: bool = False
 ) -> IntegerNetwork:
-    """As `load`, for who wants the weights and no data; needs less memory."""
+    """As `load`, for a caller that reads the weights and no data; needs less memory."""
     part = reader.weights_section()
     if not allow_slow:
         check_operations(reader.config, reader.layout, part.left)

@@ -27,7 +27,8 @@ from mdlzip.symbols.layout import Layout
 _POLL_S = 0.2
 SPOOL_BYTES = 1 << 24  # a compressed candidate up to this size stays in memory
 
-# No network that predicts better than counting symbols does has been written down in less.
+# The smallest model seen so far that beats an order-0 count; for a file that a general method makes
+# smaller than this, training cannot pay.
 LEAST_MODEL_BYTES = 2048
 INCOMPRESSIBLE = 0.99  # what no general method shrinks below this is noise to a model, too
 

@@ -96,7 +96,7 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         ),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
-        decode_operations=decode_operations(config, layout),
+        decode_operations=decode_operations(config, layout, reader.context),
         config=config,
         chunk_size=layout.chunk_size,
         group_chunks=layout.group_chunks,

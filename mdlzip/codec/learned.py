@@ -87,16 +87,22 @@ def try_experts(job: Job, tokens: Tokens) -> int | None:
     if context.mode == CHUNK or too_long:
         return None
 
+    marks: list[tuple[float, int]] = []
+
     def report(done: int, total: int) -> None:
         if job.should_stop():
             raise Interrupted("stopped while the experts read the input")
+        marks.append((time.monotonic(), done))
         job.progress("experts", done, total, "")
 
     began = time.monotonic()
     tokens.expert_bits, lengths = expert_costs(
         tokens, context, threads=job.options.threads, on_progress=report
     )
-    tokens.expert_s = job.encode_s[EXPERTS] = time.monotonic() - began
+    job.encode_s[EXPERTS] = time.monotonic() - began
+    (first, done), (last, total) = marks[0], marks[-1]
+    if total > done:  # without the first unit, before which kernels are loaded
+        tokens.expert_s = (last - first) * total / (total - done)
     job.alone = alone
     model = Model(config, job.layout, packed.data, packed.ledger, context)
     tokens.expert_bytes = learned_archive_bytes(job.stored_name, model, lengths)

@@ -262,4 +262,4 @@ def method_label(method: Method, config: NetworkConfig | None = None) -> str:
 
 
 def no_progress(phase: str, done: float, total: float, note: str) -> None:
-    """Progress that nobody watches."""
+    """For a caller that does not show progress."""

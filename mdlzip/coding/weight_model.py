@@ -143,7 +143,7 @@ class WeightEncoder(_WeightCoder):
 
 
 class WeightDecoder(_WeightCoder):
-    """Gives the tensors back from a stream, which may come from an enemy: any bytes decode."""
+    """Gives the tensors back from an untrusted stream: any bytes decode to some tensors."""
 
     def __init__(self, stream: bytes | bytearray | memoryview) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ COUNT_BITS = 10
 COUNT_MASK = (1 << COUNT_BITS) - 1
 SLOT_BITS = 22
 SLOT_FLOOR = 256  # a slot moves towards this or 2**22 - this, so it stays between them
-COUNT_LIMIT = 400  # from here on a slot is a moving average over about so many decisions
+COUNT_LIMIT = 400  # decisions; from then on a slot is a moving average over about this number
 FRESH_SLOT = (1 << (SLOT_BITS - 1)) << COUNT_BITS
 CODED_FLOOR = 4  # the coder's probability stays this far from 0 and 2**16
 

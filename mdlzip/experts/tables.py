@@ -30,7 +30,7 @@ BIAS = 256  # one nat
 COUNT_BITS = 10
 COUNT_MASK = (1 << COUNT_BITS) - 1
 SLOT_FLOOR = 64
-TREE_LIMIT = 250  # uses after which a slot is a moving average over about so many
+TREE_LIMIT = 250  # uses; from then on a slot is a moving average over about this number
 MAP_LIMIT = 1000
 REFINE_LIMIT = 250
 

@@ -41,7 +41,7 @@ def remove_if_same(path: Path, before: os.stat_result) -> None:
 
 
 def check_removable(path: Path) -> None:
-    """Raise MdlzipError if `path` cannot be removed later: found out before the work, not after."""
+    """Raise MdlzipError if `path` cannot be removed later; to be called before the work."""
     folder = os.stat(path.parent)
     sticky = folder.st_mode & 0o1000 and os.geteuid() not in (
         0,

@@ -24,7 +24,7 @@ class Metadata:
     gid: int | None = None
 
     def apply(self, fd: int) -> None:
-        """Set all on an open file of mode 0600; a file system may refuse any of it.
+        """Set all on an open file of mode 0600; a file system may refuse each.
 
         Owner and group come first, as gzip and xz do it. If the group cannot be kept, group and
         others both get what both had: the new group may hold people who might not read the source.

@@ -1,7 +1,7 @@
 """Attention of the float transformer, with gradients written out by hand.
 
 torch's own gradients of slices, pads and overlapping windows fill and copy a full tensor each; this
-saves the memory, though hardly any time (docs/experiments.md).
+saves the memory, though hardly any time (docs/experiments/speed.md).
 
 Shapes: B chunks, T positions, D width, H heads, K head width, W window, N = ceil(T / W) blocks.
 Heads stand in rows of S = W + N W positions: the first W are zero, so that every block has one

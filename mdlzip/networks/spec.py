@@ -48,7 +48,8 @@ class BandSpec:
     A row or column of one tensor often belongs to the same channel as a row or column of another: a
     hidden unit that is dead in `up` is dead in `down`. Such a shared dimension is called an axis;
     what the weight coder has seen on it is a hint for the bands that follow. row_axis, column_axis:
-    names of axes, or NO_AXIS. far: the row so many rows above is a hint, too; 0 for none.
+    names of axes, or NO_AXIS. far: distance in rows to one more row
+    above that is a hint; 0 for none.
     """
 
     start: int

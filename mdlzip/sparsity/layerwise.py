@@ -200,8 +200,8 @@ def prune_layers_(
 
     forward: runs `model` on a representative batch.
     layers: in the order of the data; by default every Linear and Conv2d as registered.
-    between: called after each layer; give it random gradient pruning, which removes what the
-        layer no longer listens to, before the layer below is pruned.
+    between: called after each layer; give it random gradient pruning, which removes units
+        without outgoing weights before the layer below is pruned.
     """
     found = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for layer in reversed(list(layers) if layers is not None else found):

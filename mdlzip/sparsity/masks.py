@@ -1,4 +1,4 @@
-"""Who lives: boolean masks over named parameters, True = the weight survives."""
+"""Boolean masks over named parameters: True where the weight is kept."""
 
 from __future__ import annotations
 

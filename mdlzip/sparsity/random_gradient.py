@@ -54,18 +54,18 @@ def random_gradient_prune(
     exclude: Collection[str] = (),
     generator: torch.Generator | None = None,
 ) -> Masks:
-    """Zero the non-zero weights on which the output does not depend; give everyone's masks.
+    """Zero the non-zero weights on which the output does not depend; give the masks of all tensors.
 
     For each sample, z is drawn by `forward`, y is standard normal, and one backward pass gives
     the gradient of ||y - f(z)||^2; a weight whose gradient is *exactly* 0 for all samples is
-    spurious: a neuron that nobody listens to, or one that hears nothing and has no bias. Neurons
-    of any depth fall in the same pass. `.grad` is not touched; the model is in evaluation mode
-    meanwhile.
+    spurious: it leads to a neuron without outgoing weights, or away from one without incoming
+    weights and bias. Neurons of any depth are found in the same pass. `.grad` is not
+    touched; the model is in evaluation mode meanwhile.
 
     forward: runs `model` on a fresh random input and returns its output (any shape, real, with
         gradient). Compute in float32, outside autocast: gradients must not underflow to 0.
     samples: how many (z, y). A ReLU unit may be off for one whole z by chance and its weights be
-        condemned wrongly, hence more than one; what is not 0 once is kept. Give z many rows
+        removed wrongly, hence more than one; what is not 0 once is kept. Give z many rows
         too: a batch of 32 with 4 samples needs 128 zeros in a row for a mistake.
     exclude: names or patterns (`embedding.*`) of parameters that are neither changed nor named in
         the result. **Embeddings**: a row whose symbol does not occur in z has gradient 0 without

@@ -40,7 +40,7 @@ Progress = Callable[[str, float, float, str], None]
 @dataclass(frozen=True)
 class Cost:
     """A method's step. step_seconds: median over the rounds; overhead: median over the rounds of
-    its time over that of `none` in the same round, less 1; low, high: quartiles of it.
+    its time over that of `none` in the same round, less 1; low, high: quartiles of overhead.
     """
 
     method: str

@@ -1,10 +1,9 @@
-"""Plots of the studies, as SVG and PNG; matplotlib (extra `bench`) is loaded only here."""
+"""Plots of the studies, as SVG and PNG; matplotlib (extra `studies`) is loaded only here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,6 @@ _SIZE_INCHES = (6.4, 4.4)
 _DOTS_PER_INCH = 150
 _GRID = 160  # points a side on which isolines are evaluated
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-
-
-def available() -> bool:
-    """Whether matplotlib is installed; without it a study has its figures as JSON only."""
-    return util.find_spec("matplotlib") is not None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Sweep:
 
     @property
     def points(self) -> tuple[float, ...]:
-        """The values, the automatic choice first: the others are multiples of it."""
+        """The values, the automatic choice first: the others are its multiples."""
         first = OVER[self.over][0]
         wanted = self.values or OVER[self.over]
         return (first, *(v for v in dict.fromkeys(wanted) if v != first))

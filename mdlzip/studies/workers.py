@@ -16,7 +16,7 @@ from mdlzip.process.settings import keep_freed_memory
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Report = Callable[[float], None]
-"""Called by a job with the share of it that is done, 0..1."""
+"""Called by a job with its finished share, 0..1."""
 
 _LOOK_EVERY_S = 0.5
 

@@ -1,4 +1,4 @@
-"""What the passes over a file need of it."""
+"""What the passes over a file need: its size, and bytes at any place."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class ByteSource(Protocol):
         """Number of bytes."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Bytes start .. stop - 1 of it, uint8 (stop - start,)."""
+        """Bytes start .. stop - 1, uint8 (stop - start,)."""

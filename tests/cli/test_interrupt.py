@@ -43,7 +43,7 @@ def interrupted(at: str, entry: str, *arguments: str, ignored: bool = False) -> 
 
 
 @pytest.mark.parametrize("entry", ["module", "script"])
-@pytest.mark.parametrize("at", ["mdlzip.cli.app", "typer", "mdlzip.errors", "mdlzip.cli.study_cmd"])
+@pytest.mark.parametrize("at", ["mdlzip.cli.app", "typer", "mdlzip.errors", "mdlzip.cli.study"])
 def test_while_the_program_is_loaded(at: str, entry: str) -> None:
     assert interrupted(at, entry, "list", "nofile") == (130, "")
 

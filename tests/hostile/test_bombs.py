@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.codec.contexts import choose_context
 from mdlzip.config import ModelConfig, load_preset, preset_names
 from mdlzip.errors import CorruptArchive, LimitExceeded
 from mdlzip.quantised.memory import n_cells
 from mdlzip.quantised.work import allowed_operations, check_operations, decode_operations
+from mdlzip.symbols.context import Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import Vocabulary
 from tests.archive_tools import decode, random_network
@@ -88,6 +91,33 @@ def test_large_bombs_are_refused_at_once(
     with pytest.raises(LimitExceeded, match=r"operations for \d+ bytes.*--allow-slow"):
         decode(archive, pipe=pipe, memory=64 << 30)
     assert time.process_time() - began < 0.1
+
+
+COPIES = [
+    ("tables that are copied for 16 bytes", 24, Context("reference", references=(7,))),
+    ("tables that are made for 16 bytes", 24, Context("group")),
+    ("a wave for 16 bytes", 8, Context("solid", waves=(1,) * 40_000)),
+]
+
+
+@pytest.mark.parametrize(("what", "bits", "context"), COPIES, ids=[c[0] for c in COPIES])
+def test_what_units_start_from_is_counted(what: str, bits: int, context: Context) -> None:
+    """Each of 40,000 units would cost far more than its few bytes account for."""
+    layout, context = Layout(640_000, 16, 1), replace(context, table_bits=(bits,) * 3)
+    layers = 64 if context.mode == "solid" else 1
+    network = random_network(1, shape(n_layers=layers), 0.0)
+    archive = archive_of(network, layout, context=context)
+    began = time.process_time()
+    with pytest.raises(LimitExceeded, match=r"operations for 640000 bytes.*--allow-slow"):
+        decode(archive, memory=64 << 30)
+    assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("mode", ["group", "reference", "solid"])
+@pytest.mark.parametrize(("size", "chunk"), [(300, 16), (10**5, 16384), (10**7, 512), (10**9, 512)])
+def test_what_an_encoder_takes_is_not_out_of_proportion(mode: str, size: int, chunk: int) -> None:
+    layout = Layout(size, chunk, max(1, 65536 // chunk))
+    check_operations(PLAIN, layout, 100, context=choose_context(mode, layout))
 
 
 def test_who_wants_it_all_the_same_gets_it(cli: RunCli, tmp_path: Path) -> None:

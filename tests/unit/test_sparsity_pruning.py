@@ -165,7 +165,7 @@ def figure_two(activation: nn.Module) -> Layered:
     with torch.no_grad():
         for param in model.parameters():
             param.copy_(torch.rand_like(param) + 0.1)
-        model.out.weight[0, 0] = 0  # neuron 0 of layer two: nobody listens
+        model.out.weight[0, 0] = 0  # neuron 0 of layer two has no outgoing weights
         model.two.weight[1:, 1] = 0  # neuron 1 of layer one feeds only that neuron
         model.two.weight[3, :] = 0  # neuron 3 of layer two hears nothing
         model.two.bias[3] = 0

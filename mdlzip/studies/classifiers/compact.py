@@ -33,8 +33,8 @@ def _layers(model: nn.Module) -> list[tuple[str, Layer]]:
 class Compaction:
     """Which units of a chain are alive, and how tensors move between the chain and its small copy.
 
-    A unit is dead when its weights and bias are all zero: with ReLU its output is 0, so nobody
-    misses it. The inputs and the outputs of the network all stay, and one unit of each layer.
+    A unit is dead when its weights and bias are all zero: with ReLU its output is 0, so it can
+    be left out. The inputs and the outputs of the network all stay, and one unit of each layer.
     """
 
     def __init__(self, model: nn.Module) -> None:

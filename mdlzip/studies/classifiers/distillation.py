@@ -25,9 +25,9 @@ BATCH = 500
 class Lessons:
     """A `Source` of images with the logits (float32 [b, classes]) of `teacher` for labels.
 
-    shift: in shuffled passes each image is moved by up to so many pixels either way, and the
-    teacher says what it makes of it there; it sees no dropout. What it says of images in memory
-    that are not augmented otherwise is computed once, (2 shift + 1)^2 times the images.
+    shift: pixels; in shuffled passes each image is moved by up to this distance either way, and
+    the teacher is asked about the moved image, without dropout. Its logits for images in memory
+    that are not augmented otherwise are computed once, for all (2 shift + 1)^2 moves.
     """
 
     def __init__(self, source: Source, teacher: nn.Module, shift: int = 0) -> None:

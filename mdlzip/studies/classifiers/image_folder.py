@@ -1,13 +1,12 @@
 """Images in a tree ROOT/CLASS/NAME.jpeg, as ImageNet is kept, with the augmentations of C.2.3.
 
-Pillow (extra `bench` brings it with matplotlib) opens the files; torch does the rest.
+Pillow (extra `studies`) opens the files; torch does the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,15 +44,13 @@ class ImageFolder(Dataset[tuple[Tensor, Tensor]]):
 
     training: random crop and resize, colour jitter and mirroring, drawn from (seed, epoch, i) with
     `epoch` set by the caller; else the centre crop. A file that is no image has the label -1, so
-    that the reason can be told outside a worker process. Raises UsageError without Pillow,
-    classes or images.
+    that the reason can be told outside a worker process. Raises UsageError without classes or
+    images.
     """
 
     def __init__(
         self, root: Path, classes: list[str], size: int, *, training: bool, seed: int = 0
     ) -> None:
-        if util.find_spec("PIL") is None:
-            raise UsageError("reading images needs Pillow: install mdlzip[bench]")
         self.size, self.training, self.seed, self.epoch = size, training, seed, 0
         self.files: list[tuple[Path, int]] = []
         for label, name in enumerate(classes):

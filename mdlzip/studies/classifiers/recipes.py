@@ -37,7 +37,7 @@ class Recipe:
     regrow_epochs: before each round but the first, at round_lr and without a mask, so that a weight
     that was pruned too early can come back before as many are pruned again, and a few more;
     mode, tolerance: of TAMADE, relative with "loss", a share of the examples with "accuracy";
-    judge: "train" or "validation", probe: most images of it that TAMADE looks at; criterion:
+    judge: "train" or "validation", probe: most images of that set that TAMADE looks at; criterion:
     TAMADE thresholds "magnitude", "rms" (in units of the tensor's rms) or "fisher"
     (|theta| sqrt(F), F the diagonal of the Fisher information, as Optimal Brain Damage);
     least, most: bounds on the share of the survivors that a later round removes (the first
@@ -52,8 +52,8 @@ class Recipe:
     are averaged (0: none; kept only if that does not raise validation loss).
 
     temperature: if above 0, a pruned network learns, in all phases, what the unregularised one of
-    the same seed says at this temperature, in place of the labels (`distillation`); lesson_shift:
-    of images that are moved by up to so many pixels either way.
+    the same seed predicts at this temperature, in place of the labels (`distillation`);
+    lesson_shift: pixels by which images are moved at most, either way.
 
     held_out: validation images, taken from the training data; code: count the bytes of labels and
     network as well (`label_code`).

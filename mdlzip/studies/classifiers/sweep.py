@@ -17,7 +17,7 @@ from mdlzip.studies.classifiers.networks import make_network
 from mdlzip.studies.classifiers.recipes import ALPHAS, Recipe
 from mdlzip.studies.classifiers.run import Job, Problem, Result, method_for, run_once
 from mdlzip.studies.classifiers.training import Diverged, Progress
-from mdlzip.studies.plots import Axes, Curve, adaptive_bins, available, draw
+from mdlzip.studies.plots import Axes, Curve, adaptive_bins, draw
 from mdlzip.studies.run_log import RunLog
 
 SCHEMA = 1
@@ -140,7 +140,7 @@ def run_sweep(
 
 
 def _has_teacher(sweep: Sweep, log: RunLog, run: dict[str, Any]) -> bool:
-    """Whether the weights of an unregularised run are there, or nobody asks for them."""
+    """Whether the weights of an unregularised run are there, or are not needed."""
     if not sweep.recipe.temperature or run.get("diverged"):
         return True
     return _teacher_path(sweep, log, run["key"]["seed"]).is_file()
@@ -273,19 +273,18 @@ def _best(rows: list[dict[str, Any]], method: str, limit: float) -> dict[str, An
 
 
 def write_summary(sweep: Sweep, runs: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """Write TABLE.json and, if matplotlib is there, the figure; give the summary."""
+    """Write TABLE.json and the figure; give the summary."""
     found = summary(sweep, runs)
     paper = PAPER[sweep.net]
     path = folder / f"{paper.table}-{sweep.net}.json"
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    if available():
-        axes = Axes(
-            "compression rate (parameters / non-zeros)",
-            "error increase (points)",
-            paper.title,
-            x_log=True,
-        )
-        draw(folder / paper.figure, axes, curves(runs))
+    axes = Axes(
+        "compression rate (parameters / non-zeros)",
+        "error increase (points)",
+        paper.title,
+        x_log=True,
+    )
+    draw(folder / paper.figure, axes, curves(runs))
     return found
 
 

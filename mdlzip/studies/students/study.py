@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 from mdlzip.errors import UsageError
-from mdlzip.studies import plots
 from mdlzip.studies.run_log import Key, RunLog
 from mdlzip.studies.students.figures import draw_figures
 from mdlzip.studies.students.training import (
@@ -155,7 +154,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """table: what `table5.json` holds; plots: the files drawn, none without matplotlib."""
+    """table: what `table5.json` holds; plots: the files drawn."""
 
     table: dict[str, Any]
     plots: list[Path]
@@ -196,7 +195,7 @@ def run_study(
     table = make_table(done)
     path = folder / TABLE_NAME
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    return StudyResult(table, draw_figures(folder, done) if plots.available() else [])
+    return StudyResult(table, draw_figures(folder, done))
 
 
 def _train(key: Key, report: Report) -> dict[str, Any]:

@@ -10,25 +10,22 @@ import typer
 
 from mdlzip.cli import options as opt
 from mdlzip.cli.console import result, result_json, table
-from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.study.options import Methods, study_command
 from mdlzip.cli.values import parse_list, parse_path
 
 if TYPE_CHECKING:
     from mdlzip.studies.overhead import Overhead
 
 
-@guarded
+@study_command
 def overhead(
     file: Annotated[
         Path, typer.Argument(parser=parse_path, metavar="FILE", help="A regular file.")
     ],
     *,
-    methods: Annotated[
-        str,
-        typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,pmmp."),
-    ] = "rl1,drr,pmmp,fpp,admm",
+    methods: Methods = "rl1,drr,pmmp,fpp,admm",
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, metavar="N", help="Turns of 5 steps a method.")
     ] = 40,

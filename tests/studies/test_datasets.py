@@ -32,7 +32,7 @@ from mdlzip.studies.classifiers.image_folder import (
 )
 from mdlzip.studies.classifiers.imagenet import folder_problem
 from mdlzip.studies.classifiers.recipes import Recipe
-from tests.classifier_tools import (
+from tests.studies.classifier_tools import (
     IMAGES,
     LABELS,
     blob_split,

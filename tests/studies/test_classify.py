@@ -34,7 +34,7 @@ from mdlzip.studies.classifiers.training import (
     fisher_diagonal,
     non_zeros,
 )
-from tests.classifier_tools import NET, QUICK, SHORT, blob_problem, run, silent
+from tests.studies.classifier_tools import NET, QUICK, SHORT, blob_problem, run, silent
 
 # --- a run ----------------------------------------------------------------------------------------
 

@@ -12,10 +12,9 @@ import typer
 
 from mdlzip.cli import options as opt
 from mdlzip.cli.console import info, result, result_json, table
-from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_settings
 from mdlzip.errors import UsageError
 from mdlzip.process.cores import usable_cores
@@ -35,12 +34,7 @@ Data = Annotated[
 class Runs:
     """Which runs are made."""
 
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--method", metavar="NAMES", help="l0 methods: rl1, drr, drr-o, pmmp, fpp, admm."
-        ),
-    ] = "rl1,drr"
+    methods: Methods = "rl1,drr"
     alphas: Annotated[
         str | None,
         typer.Option(
@@ -58,12 +52,7 @@ class Runs:
             help="Epochs of regularised training; all else in proportion. [default: of the net]",
         ),
     ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated."
-        ),
-    ] = None
+    settings: opt.Overrides = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class _Call:
     display: opt.Display
 
 
-@guarded
+@study_command
 def mnist(
     *,
     data: Data,
@@ -106,7 +95,7 @@ def mnist(
     _study(net, call, _in_memory(net, data, read))
 
 
-@guarded
+@study_command
 def cifar(
     *,
     data: Data,
@@ -128,7 +117,7 @@ def cifar(
     _study("vgg-16-512", call, _in_memory("vgg-16-512", data, read))
 
 
-@guarded
+@study_command
 def imagenet(
     *,
     data: Data,
@@ -137,8 +126,14 @@ def imagenet(
         int, typer.Option("--size", metavar="PIXELS", help="Side of the images after the crop.")
     ] = 224,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, metavar="N", help="Processes that read images.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--workers",
+            min=0,
+            metavar="N",
+            help="Processes that read images; 0: none but this. [default: one a core]",
+        ),
+    ] = None,
     runs: Runs,
     seeds: Seeds = 1,
     log: Log,
@@ -156,7 +151,7 @@ def imagenet(
         def problem(seed: int) -> Problem:
             return folder_problem("resnet-50", data, recipe, seed, size=size, workers=readers)
 
-        problem(0)  # a wrong folder must not be found out later
+        problem(0)  # a wrong folder must be refused before training
         return problem
 
     _study("resnet-50", call, make)

@@ -21,7 +21,7 @@ from mdlzip.studies.classifiers.run import Problem
 from mdlzip.studies.classifiers.sweep import Sweep, curves, run_sweep, summary
 from mdlzip.studies.classifiers.training import Phase, Trainer, evaluate
 from mdlzip.studies.run_log import RunLog
-from tests.classifier_tools import (
+from tests.studies.classifier_tools import (
     NET,
     SHORT,
     blob_problem,

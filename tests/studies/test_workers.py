@@ -91,7 +91,7 @@ def test_a_signal_in_between_ends_the_workers() -> None:
 def test_workers_do_not_outlive_a_killed_parent() -> None:
     program = (
         "import sys\n"
-        "from tests.unit.test_workers import busy\n"
+        "from tests.studies.test_workers import busy\n"
         "from mdlzip.studies.workers import run_jobs\n"
         "import multiprocessing\n"
         "def look(shares):\n"

@@ -1,17 +1,23 @@
-"""Options that the studies share."""
+"""What the commands of the studies share: the check for their extra, and options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mdlzip.cli import options as opt
+from mdlzip.cli.failures import guarded
 from mdlzip.cli.terminal import check_study_folder
 from mdlzip.cli.values import check_exclusive, parse_path
+from mdlzip.errors import UsageError
+
+_EXTRA = {"matplotlib": "matplotlib", "PIL": "Pillow"}  # module: package; see pyproject.toml
 
 Folder = Annotated[
     Path,
@@ -26,6 +32,28 @@ Folder = Annotated[
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, metavar="N", help="Runs of each setting, seeds 0..N-1.")
 ]
+Methods = Annotated[
+    str,
+    typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,drr-o,pmmp."),
+]
+
+
+def study_command(command: Callable[..., int | None]) -> Callable[..., None]:
+    """A command of the command line that needs the extra `studies`; else as `guarded`.
+
+    Only a run needs the packages: the help is there without them.
+    """
+
+    @functools.wraps(command)
+    def checked(**given: object) -> int | None:
+        missing = [name for module, name in _EXTRA.items() if util.find_spec(module) is None]
+        if missing:
+            raise UsageError(
+                f"the studies need {' and '.join(missing)}: pip install 'mdlzip[studies]'"
+            )
+        return command(**given)
+
+    return guarded(checked)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import info, result, result_json, table
-from mdlzip.cli.failures import guarded
+from mdlzip.cli.console import result, result_json, table
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_size
 from mdlzip.process.settings import prepare_training
 
 
-@guarded
+@study_command
 def transformer(
     files: opt.RegularFiles,
     *,
@@ -33,10 +32,7 @@ def transformer(
             help="Such as 0.5,1,2: multiples of the automatic alpha or step; bytes of a chunk.",
         ),
     ] = None,
-    methods: Annotated[
-        str,
-        typer.Option("--method", metavar="LIST", help="l0 methods, such as rl1,drr,pmmp."),
-    ] = "rl1",
+    methods: Methods = "rl1",
     crosses: Annotated[
         str,
         typer.Option(
@@ -58,7 +54,6 @@ def transformer(
     The budget or the steps are those of each run. Every run is a line of DIR/runs.jsonl; after a
     stop, --resume makes those that are missing.
     """
-    from mdlzip.studies.plots import available
     from mdlzip.studies.run_log import RunLog
     from mdlzip.studies.transformer import Sweep, check_sweep, plot_sweep, run_sweep
 
@@ -76,15 +71,12 @@ def transformer(
     check_sweep(paths, sweep, options)
     runs_log = RunLog(output, resume=log.resume, force=log.force)
     quiet = display.quiet
-    if not available():
-        info("no plots: matplotlib is not installed (pip install 'mdlzip[bench]')", quiet=quiet)
     everything: list[dict[str, Any]] = []
     for path in paths:
         with StopSwitch().installed(), make_progress(display.progress, quiet=quiet) as show:
             runs = run_sweep(path, sweep, options, runs_log, show)
         everything += runs
-        if available():
-            plot_sweep(output, runs)
+        plot_sweep(output, runs)
         if not (display.as_json or quiet):
             _show(runs)
     if display.as_json:

@@ -26,7 +26,7 @@ from mdlzip.studies.classifiers.label_code import (
 from mdlzip.studies.classifiers.networks import make_network, prunable
 from mdlzip.studies.classifiers.pruning import Bounds, prune
 from mdlzip.studies.classifiers.training import Phase, Trainer, non_zeros
-from tests.classifier_tools import NET, QUICK, blob_problem, blob_split, silent
+from tests.studies.classifier_tools import NET, QUICK, blob_problem, blob_split, silent
 
 
 def sparse_network(name: str, keep: float) -> nn.Module:

@@ -9,17 +9,16 @@ import typer
 
 from mdlzip.cli import options as opt
 from mdlzip.cli.console import info, result, result_json, table
-from mdlzip.cli.failures import guarded
 from mdlzip.cli.progress import make_progress
 from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study_options import Folder, Log, Seeds
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
 from mdlzip.cli.values import parse_list
 from mdlzip.process.cores import thread_count
 
 _HEADS = {"pmmp": "PMMP", "drr": "DRR", "rl1": "R-L1", "none": "unpruned"}
 
 
-@guarded
+@study_command
 def teacher_student(
     *,
     output: Folder = Path("study-teacher-student"),
@@ -48,37 +47,26 @@ def teacher_student(
     losses: Annotated[
         str | None, typer.Option("--loss", metavar="LIST", help="[default: mse,gauss]")
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", metavar="LIST", help="[default: pmmp,drr,rl1,none]")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads",
-            "-T",
-            min=1,
-            metavar="N",
-            help="Runs at a time, one CPU thread each. [default: all cores]",
-        ),
-    ] = None,
+    methods: Methods = "pmmp,drr,rl1,none",
+    threads: opt.Threads = None,
     display: opt.Display,
 ) -> int:
     """Train students under l0 penalties; description lengths beside Table 5 of the paper.
 
     Writes runs.jsonl, table5.json and figures 1a, 4 and 5 to DIR. A stopped study keeps its
-    finished runs; --resume makes the missing ones.
+    finished runs; --resume makes the missing ones. As many runs as there are threads are made at
+    a time.
     """
     log.check_folder(output)
     given: dict[str, Any] = {
         "sizes": sizes and parse_list(sizes, int, "--n"),
         "noises": noises and parse_list(noises, float, "--noise"),
         "losses": losses and parse_list(losses, str, "--loss"),
-        "methods": methods and parse_list(methods, str, "--methods"),
+        "methods": parse_list(methods, str, "--method"),
         "steps": steps,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
 
-    from mdlzip.studies import plots
     from mdlzip.studies.students.study import Plan, run_study
 
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
@@ -91,8 +79,6 @@ def teacher_student(
         result_json(found.table)
     elif not display.quiet:
         _show(found.table)
-    if not plots.available():
-        info("no plots: matplotlib is not installed", quiet=display.quiet)
     info(f"written: {output}", quiet=display.quiet)
     return 0
 

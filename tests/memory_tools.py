@@ -1,0 +1,134 @@
+"""Memory of decoding and of training, preset by preset: what is predicted and what is taken.
+
+`python -m tests.memory_tools RESULT.json [PRESET...]` measures all presets, or some, and prints a
+table; docs/benchmarks/memory.json is such a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mdlzip.config import load_preset, presets_dir
+from mdlzip.networks.registry import n_cells
+from mdlzip.symbols.layout import Layout
+from tests.conftest import ROOT, cli_environment
+from tests.random_archives import write_random
+
+ORIGINAL_BYTES = 1 << 19  # two tiles of 512 chunks, one a thread
+THREADS = 2
+LIMIT_S = 60.0  # a large network is stopped then: its weights and caches are there long before
+STEPS = 3
+MOST_TRAINED = 1_000_000  # weights; planning and encoding with more take many minutes on two cores
+_NO_LIMIT = "64G"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A preset; sizes in bytes, peaks of the whole process. None: not predicted, or not measured.
+
+    stopped: decoding was ended after LIMIT_S.
+    """
+
+    preset: str
+    weights: int
+    decode_predicted: int
+    decode_taken: int
+    stopped: bool
+    train_taken: int | None
+
+    @property
+    def error(self) -> float:
+        """How far the prediction lies above what was taken, as a share of the latter."""
+        return self.decode_predicted / self.decode_taken - 1
+
+
+def preset_names() -> list[str]:
+    """All presets, the smallest network first."""
+    names = [path.stem for path in presets_dir().glob("*.toml")]
+    return sorted(names, key=lambda name: n_cells(load_preset(name).model))
+
+
+def peak_bytes(words: Sequence[str], limit_s: float) -> tuple[int, int, bool]:
+    """Peak resident bytes of `mdlzip WORDS`, its exit code, and whether it had to be ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mdlzip", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=cli_environment(),
+    )
+    deadline, stopped = time.monotonic() + limit_s, False
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return usage.ru_maxrss << 10, process.returncode, stopped
+        if time.monotonic() > deadline:
+            process.kill()
+            stopped = True
+        time.sleep(0.02)
+
+
+def measure(preset: str, folder: Path, *, train: bool = True) -> Measured:
+    """Decode a random archive of the preset, and train it for a few steps."""
+    config, n_weights = load_preset(preset).model, n_cells(load_preset(preset).model)
+    archive = write_random(folder / f"{preset}.mdlz", config, Layout(ORIGINAL_BYTES, 512, 128))
+    limits = ["--memory", _NO_LIMIT, "--threads", str(THREADS)]
+    listed = subprocess.run(
+        [sys.executable, "-m", "mdlzip", "list", "--json", *limits, str(archive)],
+        capture_output=True,
+        env=cli_environment(),
+        check=True,
+    )
+    predicted = json.loads(listed.stdout)["archives"][0]["decode_memory_bytes"]
+    taken, code, stopped = peak_bytes(["test", *limits, "--allow-slow", str(archive)], LIMIT_S)
+    assert stopped or code == 3, f"{preset}: a random archive fails where checksums are compared"
+    trained = None
+    if train and n_weights <= MOST_TRAINED:
+        source = folder / f"{preset}.txt"
+        source.write_bytes(((ROOT / "LICENSE").read_bytes() * 47)[:ORIGINAL_BYTES])
+        words = ["compress", str(source), "--preset", preset, "--steps", str(STEPS), *limits]
+        words += ["--no-fallback", "--no-verify", "-q", "-f", "-o", str(folder / "out")]
+        trained, code, _ = peak_bytes(words, 600.0)
+        assert code == 0, preset
+    archive.unlink()
+    return Measured(preset, n_weights, predicted, taken, stopped, trained)
+
+
+def _row(m: Measured) -> str:
+    """A line of the table in docs/benchmarks.md, sizes in MiB."""
+    sizes = [m.decode_predicted, m.decode_taken, m.train_taken]
+    cells = ["" if size is None else f"{size / (1 << 20):,.0f}" for size in sizes]
+    cells.insert(2, f"{m.error:+.0%}")
+    return f"| {m.preset} | {m.weights:,} | " + " | ".join(cells) + " |"
+
+
+def main(result: Path, names: Sequence[str]) -> None:
+    import torch
+
+    found = []
+    for name in names or preset_names():
+        with tempfile.TemporaryDirectory(prefix="mdlzip-memory-") as folder:
+            found.append(measure(name, Path(folder)))
+        print(_row(found[-1]), flush=True)
+        facts = {
+            "schema": 1,
+            "original_bytes": ORIGINAL_BYTES,
+            "threads": THREADS,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "presets": [asdict(m) for m in found],
+        }
+        result.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
