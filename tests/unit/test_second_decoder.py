@@ -100,7 +100,7 @@ def test_it_refuses_what_mdlzip_refuses(case: Case) -> None:
         decode(case.data)
 
 
-@pytest.mark.parametrize("name", ["stored", "xz", "general", "learned-smallest"])
+@pytest.mark.parametrize("name", ["stored", "xz", "general", "learned-smallest", "learned-alone"])
 def test_it_refuses_damage(name: str) -> None:
     archive = (GOLDEN / f"v1-{name}.mdlz").read_bytes()
     digest = 8 * (len(archive) - 32)  # takes the predictor, if there is one, each time
