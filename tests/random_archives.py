@@ -27,12 +27,17 @@ def random_archive(
 
 
 def archive_of(
-    network: IntegerNetwork, layout: Layout, *, weights: str = "coded", context: Context = STRICT
+    network: IntegerNetwork,
+    layout: Layout,
+    *,
+    weights: str = "coded",
+    context: Context = STRICT,
+    coded: bytes = b"",
 ) -> bytes:
-    """The same for a given network."""
+    """The same for a given network; coded: the stream of every unit."""
     packed = pack_weights(network, weights)
     model = Model(network.config, layout, packed.data, packed.ledger, context)
-    units = [(b"", 0)] * len(Units(layout, context))
+    units = [(coded, 0)] * len(Units(layout, context))
     out = io.BytesIO()
     header = Header(Method.LEARNED, 0o644, 0, layout.total_bytes)
     write_learned(out, header, None, model, units, bytes(32))

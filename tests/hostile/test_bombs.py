@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import mdlzip
 from mdlzip.codec.contexts import choose_context
 from mdlzip.config import ModelConfig, load_preset, preset_names
 from mdlzip.errors import CorruptArchive, LimitExceeded
+from mdlzip.networks.none import NoNetwork
 from mdlzip.quantised.memory import n_cells
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import allowed_operations, check_operations, decode_operations
 from mdlzip.symbols.context import Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import Vocabulary
+from tests import second_decoder
 from tests.archive_tools import decode, random_network
 from tests.conftest import RunCli
 from tests.hostile.test_headers import config, learned, section
@@ -118,6 +122,27 @@ def test_what_units_start_from_is_counted(what: str, bits: int, context: Context
 def test_what_an_encoder_takes_is_not_out_of_proportion(mode: str, size: int, chunk: int) -> None:
     layout = Layout(size, chunk, max(1, 65536 // chunk))
     check_operations(PLAIN, layout, 100, context=choose_context(mode, layout))
+
+
+@pytest.mark.parametrize("length", [9, 16, 17, 18, 64])
+@pytest.mark.parametrize("alone", [False, True], ids=["with a network", "experts alone"])
+def test_a_string_longer_than_half_a_chunk(length: int, alone: bool, tmp_path: Path) -> None:
+    """Chunks that each end before they begin could be billions."""
+    merges = [(97, 97), *((256 + n, 97) for n in range(1, length - 1))]
+    vocabulary = Vocabulary(np.array([97, 98], np.uint8), np.array(merges, np.uint16))
+    network = random_network(1, shape(n_merges=len(merges)), 0.0, vocabulary)
+    if alone:
+        network = IntegerNetwork(NoNetwork(len(merges)), {}, {}, vocabulary)
+    cut = struct.pack("<IH", (1 << 32) - 1, 1) + b"\1"
+    archive = archive_of(network, Layout(100, 16, 20), context=Context("group"), coded=cut)
+    (tmp_path / "a.mdlz").write_bytes(archive)
+    for read in (decode, lambda data: decode(data, pipe=True), second_decoder.decode):
+        with pytest.raises(
+            (CorruptArchive, second_decoder.Refused), match=r"half a chunk|too long"
+        ):
+            read(archive)
+    with pytest.raises(CorruptArchive, match="half a chunk"):
+        mdlzip.inspect(tmp_path / "a.mdlz")
 
 
 def test_who_wants_it_all_the_same_gets_it(cli: RunCli, tmp_path: Path) -> None:
