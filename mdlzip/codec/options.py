@@ -230,7 +230,8 @@ class ArchiveInfo:
 
     mode, mtime_ns: None if the original was a pipe; sha256: of the original, hexadecimal;
     decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
-    that costs in time, see `quantised.work`. The rest is None unless learned.
+    that costs in time, see `quantised.work`. The rest is None unless learned. first_read_bytes,
+    later_read_bytes: most that is decoded for one byte, at first and once that is done.
     """
 
     source: str
@@ -251,7 +252,8 @@ class ArchiveInfo:
     n_groups: int | None = None
     context: str | None = None
     n_units: int | None = None
-    known_bytes: int | None = None
+    first_read_bytes: int | None = None
+    later_read_bytes: int | None = None
     nnz: int | None = None
     n_weights: int | None = None
 
