@@ -14,6 +14,7 @@ from mdlzip.archive.weights import pack_weights
 from mdlzip.archive.writer import Model, write_learned
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.context import STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from tests.archive_tools import random_network
 
@@ -25,14 +26,21 @@ def random_archive(
     return archive_of(random_network(3, config, density), layout, weights=weights)
 
 
-def archive_of(network: IntegerNetwork, layout: Layout, *, weights: str = "coded") -> bytes:
-    """The same for a given network."""
+def archive_of(
+    network: IntegerNetwork,
+    layout: Layout,
+    *,
+    weights: str = "coded",
+    context: Context = STRICT,
+    coded: bytes = b"",
+) -> bytes:
+    """The same for a given network; coded: the stream of every unit."""
     packed = pack_weights(network, weights)
-    model = Model(network.config, layout, packed.data, packed.ledger)
-    groups = [(b"", 0)] * layout.n_groups
+    model = Model(network.config, layout, packed.data, packed.ledger, context)
+    units = [(coded, 0)] * len(Units(layout, context))
     out = io.BytesIO()
     header = Header(Method.LEARNED, 0o644, 0, layout.total_bytes)
-    write_learned(out, header, None, model, groups, bytes(32))
+    write_learned(out, header, None, model, units, bytes(32))
     return out.getvalue()
 
 

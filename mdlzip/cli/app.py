@@ -14,6 +14,7 @@ import typer.main
 from mdlzip import __version__
 from mdlzip.cli import streams
 from mdlzip.cli.bench_cmd import bench
+from mdlzip.cli.cat_cmd import cat
 from mdlzip.cli.compress_cmd import compress
 from mdlzip.cli.console import ReportLost, error, result, speak_events, wants_events
 from mdlzip.cli.decompress_cmd import decompress
@@ -43,6 +44,7 @@ app.command("compress", cls=LeveledCommand)(compress)
 app.command("decompress")(decompress)
 app.command("test")(test)
 app.command("list")(list_archives)
+app.command("cat")(cat)
 app.command("bench", cls=LeveledCommand)(bench)
 app.command("export")(export_weights)
 app.command("import")(import_weights)

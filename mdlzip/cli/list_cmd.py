@@ -15,6 +15,7 @@ from mdlzip.report import printable
 if TYPE_CHECKING:
     from mdlzip.codec import ArchiveInfo
 
+_S_PER_OPERATION = 1.5e-10  # of `decode_operations`, on one core, roughly
 _HEADERS = ("archive", "method", "original", "compressed", "ratio", "bits/byte")
 
 
@@ -48,6 +49,21 @@ def list_archives(
     return code
 
 
+def _reads(info: ArchiveInfo) -> str:
+    """What it costs to read a byte anywhere."""
+    rate = (info.decode_operations or 0) / max(info.original_bytes, 1) * _S_PER_OPERATION
+    first, later = info.first_read_bytes or 0, info.later_read_bytes or 0
+    if not later:
+        return (
+            f"a first read decodes up to {first:,} bytes (about {first * rate:.1g} s), a later one"
+            " none that were decoded before"
+        )
+    return (
+        f"a first read decodes {first:,} bytes (about {first * rate:.1g} s), a later one"
+        f" {later:,} (about {later * rate:.1g} s)"
+    )
+
+
 def _row(file: str, info: ArchiveInfo) -> tuple[str, ...]:
     original, archive = info.original_bytes, info.archive_bytes
     ratio = f"{archive / original:.2%}" if original else "-"
@@ -62,6 +78,7 @@ def _details(info: ArchiveInfo) -> str:
     parts = [ledger_table(info.ledger, info.original_bytes)]
     if info.context is not None:
         parts.append(figures_table(info_figures(info)))
+        parts.append(f"context: {info.context}; {_reads(info)}")
         parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
     if info.name is not None:
         parts.append(f"name: {printable(info.name)}")

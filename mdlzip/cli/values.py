@@ -69,6 +69,30 @@ def parse_size(text: str) -> int:
     return math.floor(exact)
 
 
+def parse_range(text: str) -> tuple[int | None, int | None]:
+    """First byte and one past the last of A:B; None where a side is left out.
+
+    A side is a size as `parse_size` takes it, or 0; with a minus sign before it, it counts from the
+    end. Raises UsageError for anything else.
+    """
+
+    def side(typed: str) -> int | None:
+        typed = typed.strip()
+        if not typed:
+            return None
+        digits = typed.removeprefix("-").strip()
+        size = 0 if digits.strip("0") == "" and digits else parse_size(digits)
+        return -size if typed.startswith("-") else size
+
+    first, colon, last = text.partition(":")
+    try:
+        if colon:
+            return side(first), side(last)
+    except UsageError:
+        pass
+    raise UsageError(f"{text!r} is not a range: write A:B, such as 1000:2000, 4MiB: or :512")
+
+
 def parse_list(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
     """The values of a comma list such as 0.5,1,2, each once; empty if `text` is None or empty."""
     try:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdlzip.codec.access import ArchiveFile, open_archive
+    from mdlzip.codec.access import ArchiveFile, copy_range, open_archive
     from mdlzip.codec.access import open_archive as open
     from mdlzip.codec.decode import decompress, test
     from mdlzip.codec.encode import compress
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ArchiveFile": "access",
     "open_archive": "access",
+    "copy_range": "access",
     "compress": "encode",
     "decompress": "decode",
     "test": "decode",
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "inspect",
     "open",
     "open_archive",
+    "copy_range",
     "export_weights",
     "import_weights",
     "read_network",

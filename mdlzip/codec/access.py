@@ -22,11 +22,13 @@ from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.codec.decode import split_unit, unit_decoder
 from mdlzip.codec.fitting import Machine, load
 from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
-from mdlzip.fileio import checked_path, plain_errors
+from mdlzip.fileio import Metadata, checked_path, open_output, plain_errors
 from mdlzip.limits import CHECK_BLOCK_BYTES, DEFAULT_MEMORY_BYTES
 from mdlzip.resources import check_memory
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
     from mdlzip.quantised.units import UnitDecoder
 
 CACHED_GROUPS = 8
@@ -64,6 +66,14 @@ class ArchiveFile:
             raise MdlzipError("the archive is closed")
         stop = min(offset + n, self.size)
         return b"".join(self._part.blocks(offset, stop)) if offset < stop else b""
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes start .. stop - 1 of the original, piece by piece; 0 <= start <= stop <= size."""
+        return self._part.blocks(start, stop) if start < stop else iter(())
+
+    def as_file(self) -> io.BufferedReader:
+        """The original as a binary file to read and seek in; closing it closes the archive."""
+        return io.BufferedReader(_RawArchive(self))
 
     def close(self) -> None:
         """Free the file; reading is over."""
@@ -113,6 +123,72 @@ def open_archive(
     except BaseException:
         file.close()
         raise
+
+
+class _RawArchive(io.RawIOBase):
+    """The original behind an `ArchiveFile`, as Python's io wants it."""
+
+    def __init__(self, archive: ArchiveFile) -> None:
+        self._archive, self._position = archive, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.size}
+        if whence not in base or base[whence] + offset < 0:
+            raise ValueError(f"cannot seek to {offset} (whence {whence})")
+        self._position = base[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._archive.read(self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._archive.close()
+        super().close()
+
+
+def copy_range(
+    path: str | Path,
+    start: int | None,
+    stop: int | None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory: int = DEFAULT_MEMORY_BYTES,
+    allow_slow: bool = False,
+) -> tuple[int, int]:
+    """Write bytes start .. stop - 1 of the original to standard output; returns both ends.
+
+    None: the beginning, or the end; negative: counted from the end, as in slices. Raises UsageError
+    if `start` lies behind the end, and what `open_archive` raises.
+    """
+    with open_archive(
+        path, device=device, threads=threads, memory=memory, allow_slow=allow_slow
+    ) as archive:
+        size = archive.size
+        if start is not None and start > size:
+            raise UsageError(
+                f"{path}: the range begins at {start:,}, the original has {size:,} bytes"
+            )
+        first, last, _ = slice(start, stop).indices(size)
+        last = max(first, last)
+        with open_output(None, force=True, seekable=False) as out:
+            for block in archive.blocks(first, last):
+                out.write(block)
+            out.commit(Metadata())
+    return first, last
 
 
 class _Stored:

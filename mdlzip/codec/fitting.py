@@ -54,8 +54,11 @@ def best_fit(
     """As many threads as memory has room for, then as small a tile as it must be.
 
     If nothing fits, the way that takes least. Looks at headers alone: weight_bytes is the length of
-    the weights section, the vocabulary stands at its beginning.
+    the weights section, the vocabulary stands at its beginning. Raises CorruptArchive for strings
+    that are too long for the chunks: nothing would bound how many chunks there are.
     """
+    if vocabulary.longest > reader.layout.chunk_size // 2:
+        raise CorruptArchive("weights section: a merge stands for more than half a chunk")
     wanted = thread_count(machine.threads)
     small = min(machine.tile_chunks, reader.layout.group_chunks)
     tiles = [(n, machine.tile_chunks) for n in range(wanted, 0, -1)] + [(1, small)]
@@ -87,7 +90,7 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
     part = reader.weights_section()
     weight_bytes = part.left
     if not machine.allow_slow:
-        check_operations(reader.config, reader.layout, weight_bytes)
+        check_operations(reader.config, reader.layout, weight_bytes, context=reader.context)
     head, vocabulary = begin_weights(part, reader.config)
     fit = best_fit(reader, machine, weight_bytes, vocabulary)
     check_memory(fit.memory_bytes, machine.memory)

@@ -19,6 +19,7 @@ from mdlzip.networks.registry import n_cells
 from mdlzip.quantised.memory import index_memory_bytes
 from mdlzip.quantised.work import decode_operations
 from mdlzip.resources import GENERAL_PROGRAM_BYTES, check_memory
+from mdlzip.symbols.context import SOLID, Units
 
 
 def inspect(
@@ -35,6 +36,21 @@ def inspect(
         if reader.header.method is Method.LEARNED:
             return _learned(str(src), reader, Machine("cpu", threads, memory))
         return _general(str(src), reader)
+
+
+def _first_read(units: Units) -> int:
+    """Most bytes that are decoded for the first byte that is read of an open archive."""
+    if units.context.mode == SOLID:
+        return units.layout.total_bytes
+    group = min(units.layout.group_bytes, units.layout.total_bytes)
+    return min(units.known_bytes() + group, units.layout.total_bytes)
+
+
+def _later_read(units: Units) -> int:
+    """... and for another one; what others build on is kept."""
+    if units.context.mode == SOLID:
+        return 0
+    return min(units.layout.group_bytes, units.layout.total_bytes)
 
 
 def _info(
@@ -96,14 +112,15 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         ),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
-        decode_operations=decode_operations(config, layout),
+        decode_operations=decode_operations(config, layout, reader.context),
         config=config,
         chunk_size=layout.chunk_size,
         group_chunks=layout.group_chunks,
         n_groups=layout.n_groups,
         context=reader.context.mode,
         n_units=len(reader.units),
-        known_bytes=reader.units.known_bytes(),
+        first_read_bytes=_first_read(reader.units),
+        later_read_bytes=_later_read(reader.units),
         nnz=weights.nnz,
         n_weights=n_cells(config),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import Ledger
@@ -14,7 +15,7 @@ from mdlzip.archive.writer import Model, learned_archive_bytes, write_learned
 from mdlzip.codec.contexts import choose_context
 from mdlzip.codec.decode import pick_device
 from mdlzip.codec.job import Job
-from mdlzip.codec.options import EXPERTS, method_label
+from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import Output
 from mdlzip.networks.none import NoNetwork
@@ -59,7 +60,7 @@ def read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> 
     """The symbols of the input, by a vocabulary that follows from it."""
     from mdlzip.training.planner import choose_vocabulary
 
-    sample, options = sample_of(job.corpus), cast(Any, job.options)
+    sample, options = sample_of(job.corpus), job.options
     preset = job.resumed.settings.preset if job.resumed else None
     vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
     job.tokens = stack.enter_context(tokenise(job, vocabulary, work_dir))
@@ -81,12 +82,17 @@ def try_experts(job: Job, tokens: Tokens) -> int | None:
     size, options = job.corpus.size, job.options
     limit_s = max(_EXPERT_SHARE * options.seconds(size), _EXPERT_S)
     too_long = not options.steps and _EXPERT_S_PER_BYTE * size > limit_s
+    if too_long and options.context == AUTO:
+        job.options = replace(options, context=CHUNK)
     if context.mode == CHUNK or too_long:
         return None
+
+    marks: list[tuple[float, int]] = []
 
     def report(done: int, total: int) -> None:
         if job.should_stop():
             raise Interrupted("stopped while the experts read the input")
+        marks.append((time.monotonic(), done))
         job.progress("experts", done, total, "")
 
     began = time.monotonic()
@@ -94,9 +100,13 @@ def try_experts(job: Job, tokens: Tokens) -> int | None:
         tokens, context, threads=job.options.threads, on_progress=report
     )
     job.encode_s[EXPERTS] = time.monotonic() - began
+    (first, done), (last, total) = marks[0], marks[-1]
+    if total > done:  # without the first unit, before which kernels are loaded
+        tokens.expert_s = (last - first) * total / (total - done)
     job.alone = alone
     model = Model(config, job.layout, packed.data, packed.ledger, context)
-    return learned_archive_bytes(job.stored_name, model, lengths)
+    tokens.expert_bytes = learned_archive_bytes(job.stored_name, model, lengths)
+    return tokens.expert_bytes
 
 
 def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) -> None:

@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdlzip import limits
 from mdlzip.archive.header import Method
 from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.networks.none import NoNetwork
-from mdlzip.networks.registry import NetworkConfig
 from mdlzip.symbols.context import MODES
+
+if TYPE_CHECKING:
+    from mdlzip.networks.registry import NetworkConfig
 
 Progress = Callable[[str, float, float, str], None]
 """phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
@@ -227,7 +230,8 @@ class ArchiveInfo:
 
     mode, mtime_ns: None if the original was a pipe; sha256: of the original, hexadecimal;
     decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
-    that costs in time, see `quantised.work`. The rest is None unless learned.
+    that costs in time, see `quantised.work`. The rest is None unless learned. first_read_bytes,
+    later_read_bytes: most that is decoded for one byte, at first and once that is done.
     """
 
     source: str
@@ -248,7 +252,8 @@ class ArchiveInfo:
     n_groups: int | None = None
     context: str | None = None
     n_units: int | None = None
-    known_bytes: int | None = None
+    first_read_bytes: int | None = None
+    later_read_bytes: int | None = None
     nnz: int | None = None
     n_weights: int | None = None
 

@@ -31,6 +31,12 @@ class Context:
     references: tuple[int, ...] = ()
     waves: tuple[int, ...] = ()
 
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of buckets, records and heads."""
+        buckets, records, heads = self.table_bits
+        return (32 << buckets) + (8 << records) + (8 << heads)
+
     def problem(self, layout: Layout) -> str | None:
         """Why this cannot be the context of a file that is cut like `layout`, or None."""
         if not all(MIN_TABLE_BITS <= bits <= MAX_TABLE_BITS for bits in self.table_bits):

@@ -26,12 +26,14 @@ class Batch(NamedTuple):
 
     symbols: int64. targets: int64, places of the symbols in the vocabulary; IGNORE in the padding
     and where a symbol is context only. matches: guesses (int16) and their lengths (uint8) as
-    `Matcher.advance` gives them, None for a network that does not use them.
+    `Matcher.advance` gives them, None for a network that does not use them. expert_bits: float32
+    (B, T), what each symbol costs the experts alone; None if they did not read the file.
     """
 
     symbols: Tensor
     targets: Tensor
     matches: tuple[Tensor, Tensor] | None = None
+    expert_bits: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on `device`, without waiting for the copy."""
@@ -40,7 +42,10 @@ class Batch(NamedTuple):
             found, lengths = (z.to(device, non_blocking=True) for z in matches)
             matches = found, lengths
         symbols, targets = (z.to(device, non_blocking=True) for z in self[:2])
-        return Batch(symbols, targets, matches)
+        bits = self.expert_bits
+        if bits is not None:
+            bits = bits.to(device, non_blocking=True)
+        return Batch(symbols, targets, matches, bits)
 
 
 class Batches:
@@ -132,7 +137,11 @@ class Batches:
         matches = None
         if self._least_match:
             matches = self._matches(origins, starts, stops, symbols)
-        return Batch(torch.from_numpy(symbols.astype(np.int64)), torch.from_numpy(targets), matches)
+        bits = None
+        if self.tokens.expert_bits is not None:
+            bits = torch.from_numpy(self.tokens.expert_bits.rows(starts, stops).astype(np.float32))
+        inputs = torch.from_numpy(symbols.astype(np.int64))
+        return Batch(inputs, torch.from_numpy(targets), matches, bits)
 
     def _matches(
         self, origins: np.ndarray, starts: np.ndarray, stops: np.ndarray, symbols: np.ndarray

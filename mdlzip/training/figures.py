@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mdlzip.errors import ExportRefused
 from mdlzip.model.transformer import Transformer
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.training.data import IGNORE, Batch, Batches
+from mdlzip.training.loss import code_nats
 
 
 @torch.no_grad()
-def float_nats(model: Transformer, batches: Batches, sample: list[Batch]) -> float:
-    """Mean nats per byte of the float model, in float32, with whatever rounding it has now."""
+def float_nats(
+    model: Transformer, batches: Batches, sample: list[Batch], *, beside_experts: bool = True
+) -> float:
+    """Mean nats per byte of the float model, in float32, with whatever rounding it has now.
+
+    beside_experts: see `code_nats`.
+    """
     total, n = 0.0, 0
-    for x, y, matches in (batch.to(model.head.device) for batch in sample):
-        logits = model(x, matches).float().flatten(0, 1)
-        loss = F.cross_entropy(logits, y.flatten(), ignore_index=IGNORE, reduction="sum")
-        total += float(loss)
-        n += batches.bytes_of(y)
+    for batch in (batch.to(model.head.device) for batch in sample):
+        logits = model(batch.symbols, batch.matches)
+        total += float(code_nats(logits, batch, beside_experts=beside_experts))
+        n += batches.bytes_of(batch.targets)
     return total / max(n, 1)
 
 
@@ -34,7 +38,7 @@ def integer_nats(network: IntegerNetwork, batches: Batches, n_chunks: int) -> fl
     chunks = batches.sample(n_chunks)
     total, n = 0.0, 0
     for i in range(0, len(chunks), 8):
-        x, y, _ = batches.gather(chunks[i : i + 8])
+        x, y, *_ = batches.gather(chunks[i : i + 8])
         n += batches.bytes_of(y)
         symbols, used = x.numpy(), (y != IGNORE).numpy()
         gaps = predictor.forward(shifted(symbols), predictor.new_state(len(symbols)))

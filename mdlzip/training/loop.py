@@ -157,9 +157,9 @@ class Loop:
         network = like_next_to_like(export(session.model, rounding, session.vocabulary))
         batches = session.batches
         sample = batches.sample_chunks(_FINAL_CHUNKS)  # whole ones, as they are coded
-        qat = figures.float_nats(session.model, batches, sample)
+        qat = figures.float_nats(session.model, batches, sample, beside_experts=False)
         session.stop_rounding()
-        plain = figures.float_nats(session.model, batches, sample)
+        plain = figures.float_nats(session.model, batches, sample, beside_experts=False)
         integer = figures.integer_nats(network, batches, batches.chunks_for(_FINAL_CHUNKS))
         out = {
             "float_bits_per_byte": plain / np.log(2),

@@ -145,11 +145,15 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
     with throw_away(session):
         step_s = time_step(session, _TIMING_SHARE * budget)
         coding_s = time_coding(session, options.threads, verify=options.verify)
+    tokens = session.batches.tokens
+    coding_s += tokens.expert_s * (2 if options.verify else 1)
     passes_per_step = session.batches.passes_per_step
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
     passes = max(budget - coding_s, 0.1 * budget) / step_s * passes_per_step
     share = 0.62 + 0.2 / (0.3 + passes)
     expected = min(int(choice.lzma_bytes * share), total_bytes) + session.n_weights * 22 // 80
+    if tokens.expert_bytes is not None:  # with a network beside them it will not be more
+        expected = min(expected, tokens.expert_bytes)
     return Plan(
         choice.preset,
         choice.device,

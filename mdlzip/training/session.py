@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mdlzip.config import Preset
 from mdlzip.model.transformer import Rounding, Transformer
@@ -23,6 +22,7 @@ from mdlzip.sparsity.schedule import AlphaSchedule
 from mdlzip.symbols.tokens import Tokens
 from mdlzip.symbols.vocabulary import START_SYMBOL
 from mdlzip.training.data import IGNORE, Batch, batches_for
+from mdlzip.training.loss import code_nats
 from mdlzip.training.optim import make_optimisers
 from mdlzip.training.penalty import make_penalty, price_weights
 from mdlzip.training.qat import QatRounding, choose_steps
@@ -106,10 +106,11 @@ class Session:
         number = self.steps_done
         if self.rounding is not None and number % _REFIT_EVERY == 0:
             self.refit_vectors()
-        x, y, matches = self.batches.batch(number).to(self.device)
+        batch = self.batches.batch(number).to(self.device)
         with self._autocast():
-            logits = self.model(x, matches)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), ignore_index=IGNORE)
+            logits = self.model(batch.symbols, batch.matches)
+        y = batch.targets
+        loss = code_nats(logits, batch) / (y != IGNORE).sum()
         loss.backward()
         alpha, rates = self._alpha(fraction), self._rates(fraction)
         self._update(alpha, rates)

@@ -31,6 +31,7 @@ from mdlzip.archive.weights import pack_weights  # noqa: E402
 from mdlzip.archive.writer import Model, write_learned, write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.config import ModelConfig  # noqa: E402
+from mdlzip.networks.none import NoNetwork  # noqa: E402
 from mdlzip.networks.registry import activation_sites, tensor_shapes, tensor_specs  # noqa: E402
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
@@ -121,11 +122,23 @@ def family_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
     return replace(network, tensors=tensors, exponents=exponents, vocabulary=vocabulary)
 
 
+def merging(data: bytes) -> Vocabulary:
+    """The byte values of `data` and some strings of it."""
+    merges = learn_merges(np.frombuffer(data, np.uint8), 20, 2, 1.0, 16)
+    return Vocabulary(letters_of(data).alphabet, merges)
+
+
 def merging_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
     """A random network for `data` with strings as symbols."""
-    merges = learn_merges(np.frombuffer(data, np.uint8), 20, 2, 1.0, 16)
-    network = random_network(replace(config, n_merges=len(merges)))
-    return replace(network, vocabulary=Vocabulary(letters_of(data).alphabet, merges))
+    vocabulary = merging(data)
+    network = random_network(replace(config, n_merges=len(vocabulary.merges)))
+    return replace(network, vocabulary=vocabulary)
+
+
+def no_network(data: bytes) -> IntegerNetwork:
+    """What stands in an archive of `data` where the experts are alone."""
+    vocabulary = merging(data)
+    return IntegerNetwork(NoNetwork(len(vocabulary.merges)), {}, {}, vocabulary)
 
 
 def context_cases() -> dict[str, Case]:
@@ -157,6 +170,14 @@ def context_cases() -> dict[str, Case]:
                 "network": merging_network(tiny, log),
                 "layout": Layout(len(log), 200, 1),
                 "context": Context(SOLID, (8, 11, 9), waves=(1, 1, 2, 4)),
+            },
+        ),
+        "learned-alone": (
+            log,
+            {
+                "network": no_network(log),
+                "layout": Layout(len(log), 160, 2),
+                "context": Context(SOLID, (10, 12, 10), waves=(2, 3)),
             },
         ),
     }

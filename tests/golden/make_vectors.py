@@ -21,13 +21,14 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from tests.golden.annotate import annotated  # noqa: E402
-from tests.second_decoder import archive, data, decode, predictor, weights  # noqa: E402
+from tests.second_decoder import archive, data, decode, experts, predictor, weights  # noqa: E402
 
 PAGE = ROOT / "docs" / "format-vectors.md"
 POSITION = 5  # of the first chunk: whose steps are shown
 CODED_SYMBOLS = 5  # of the first group: whose decoding is shown
 STREAM = bytes.fromhex("8f4b62bf9611")
 STREAM_TENSORS = {"embedding": (2, 4), "head_bias": (4,)}
+SHOWN_DECISIONS = (0, 1, 2, *range(1394, 1402))  # of the experts, in the first unit
 ROOTS = (1, 2, 3, 4095, 1 << 24, (1 << 40) + 12345, (1 << 50) + 1)
 MATCHED = "abracadabra, abracadabra"
 
@@ -48,6 +49,9 @@ def tables() -> dict[str, np.ndarray]:
         "stretch": np.array(weights.STRETCH),
         "coarse, v < 32768": np.array(weights.COARSE),
         "fine, v < 32768": np.array(weights.FINE),
+        "experts: squash, x >= -3072": np.array(experts.SQUASH),
+        "experts: stretch(16 i + 8), i < 4096": np.array(experts.LOW),
+        "experts: stretch(1024 i + 512), 64 <= i < 4032": np.array(experts.MIDDLE[64:4032]),
     }
 
 
@@ -163,6 +167,39 @@ class TracingStream(weights.WeightsStream):
         return bit
 
 
+class TracingBits(experts.BinaryDecoder):
+    """Notes the last probability that was asked for."""
+
+    def bit(self, p: int, bits: int) -> int:
+        self.p = p
+        return super().bit(p, bits)
+
+
+class TracingExperts(experts.Experts):
+    """Notes every decision of the first unit: x, sets, refinements, p, bit, range and code."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rows: list[tuple[Any, ...]] = []
+        if not self.start:
+            TracingExperts.first = self  # type: ignore[attr-defined]
+
+    def decide(self, x: list[int], sets: tuple[int, ...], pair: tuple[int, int]) -> int:
+        bit, stream = super().decide(x, sets, pair), self.stream
+        self.rows.append((list(x), sets, pair, stream.p, bit, stream.range, stream.code))
+        return bit
+
+
+def expert_decisions(name: str) -> list[tuple[Any, ...]]:
+    """The decisions of the first unit of a golden archive."""
+    with (
+        mock.patch.object(data, "Experts", TracingExperts),
+        mock.patch.object(experts, "BinaryDecoder", TracingBits),
+    ):
+        decode((HERE / f"v1-{name}.mdlz").read_bytes())
+    return TracingExperts.first.rows  # type: ignore[attr-defined]
+
+
 def matched(text: str, match_min: int, chunk_size: int) -> list[tuple[str, int]]:
     """The guess and its length at each position of a chunk; ("", 0) for none."""
     matcher = predictor.Matcher(match_min, chunk_size)
@@ -251,6 +288,15 @@ def coder_lines(name: str) -> Iterator[str]:
         yield row(*((q, rank, left, right) if i else [""] * 4), *(f"{v:016x}" for v in state))
 
 
+def expert_lines(name: str) -> Iterator[str]:
+    rows = expert_decisions(name)
+    yield from head("number", "inputs 0 to 14", "sets", "refinements", "p", "bit", "range", "code")
+    for number in SHOWN_DECISIONS:
+        x, sets, pair, p, bit, range_, code = rows[number]
+        lists = (" ".join(map(str, part)) for part in (x[:15], sets, pair))
+        yield row(number, *lists, p, bit, f"{range_:x}", f"{code:x}")
+
+
 def match_lines() -> Iterator[str]:
     yield from head("position", "symbol", "guess", "length")
     for t, (guess, length) in enumerate(matched(MATCHED, 2, 64)):
@@ -263,7 +309,7 @@ def page() -> str:
         "TABLES": table_lines(), "ROOTS": root_lines(), "HEX": hex_lines(),
         "STREAM": stream_lines(), "OURS": step_lines("learned-tiny-ours"),
         "PAPER": step_lines("learned-tiny-paper"), "CODER": coder_lines("learned-tiny-ours"),
-        "MATCHES": match_lines(),
+        "EXPERTS": expert_lines("learned-alone"), "MATCHES": match_lines(),
     }  # fmt: skip
     text = (HERE / "format-vectors.txt").read_text(encoding="utf-8")
     for name, lines in parts.items():

@@ -12,6 +12,7 @@ import pytest
 import mdlzip
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.weights import unpack_weights
+from mdlzip.networks.none import NoNetwork
 from tests import second_decoder
 from tests.golden import make_golden
 
@@ -89,8 +90,9 @@ def test_the_trained_archives_are_what_they_are_for() -> None:
 def test_the_contexts_are_what_they_are_for() -> None:
     """All of them, each with several units; with merges, and without."""
     found = [reader_of(name) for name in make_golden.context_cases()]
-    assert [reader.context.mode for reader in found] == ["group", "reference", "solid"]
-    assert min(len(reader.units) for reader in found) >= 3
-    assert [reader.config.n_merges > 0 for reader in found] == [False, True, True]
+    assert [reader.context.mode for reader in found] == ["group", "reference", "solid", "solid"]
+    assert min(len(reader.units) for reader in found) >= 2
+    assert [reader.config.n_merges > 0 for reader in found] == [False, True, True, True]
+    assert isinstance(found[3].config, NoNetwork)
     assert len(found[1].context.references) == 2
     assert max(found[2].context.waves) > 1

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mdlzip
+from mdlzip.codec.contexts import choose_context
 from mdlzip.config import ModelConfig, load_preset, preset_names
 from mdlzip.errors import CorruptArchive, LimitExceeded
+from mdlzip.networks.none import NoNetwork
 from mdlzip.quantised.memory import n_cells
+from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import allowed_operations, check_operations, decode_operations
+from mdlzip.symbols.context import MODES, Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import Vocabulary
+from tests import second_decoder
 from tests.archive_tools import decode, random_network
 from tests.conftest import RunCli
 from tests.hostile.test_headers import config, learned, section
@@ -90,6 +97,47 @@ def test_large_bombs_are_refused_at_once(
     assert time.process_time() - began < 0.1
 
 
+COPIES = [
+    ("tables that are copied for 16 bytes", 24, Context("reference", references=(7,))),
+    ("tables that are made for 16 bytes", 24, Context("group")),
+    ("a wave for 16 bytes", 8, Context("solid", waves=(1,) * 40_000)),
+]
+
+
+@pytest.mark.parametrize(("what", "bits", "context"), COPIES, ids=[c[0] for c in COPIES])
+def test_what_units_start_from_is_counted(what: str, bits: int, context: Context) -> None:
+    """Each of 40,000 units would cost far more than its few bytes account for."""
+    layout, context = Layout(640_000, 16, 1), replace(context, table_bits=(bits,) * 3)
+    layers = 64 if context.mode == "solid" else 1
+    network = random_network(1, shape(n_layers=layers), 0.0)
+    archive = archive_of(network, layout, context=context)
+    began = time.process_time()
+    with pytest.raises(LimitExceeded, match=r"operations for 640000 bytes.*--allow-slow"):
+        decode(archive, memory=64 << 30)
+    assert time.process_time() - began < SECONDS
+
+
+@pytest.mark.parametrize("length", [9, 16, 17, 18, 64])
+@pytest.mark.parametrize("alone", [False, True], ids=["with a network", "experts alone"])
+def test_a_string_longer_than_half_a_chunk(length: int, alone: bool, tmp_path: Path) -> None:
+    """Chunks that each end before they begin could be billions."""
+    merges = [(97, 97), *((256 + n, 97) for n in range(1, length - 1))]
+    vocabulary = Vocabulary(np.array([97, 98], np.uint8), np.array(merges, np.uint16))
+    network = random_network(1, shape(n_merges=len(merges)), 0.0, vocabulary)
+    if alone:
+        network = IntegerNetwork(NoNetwork(len(merges)), {}, {}, vocabulary)
+    cut = struct.pack("<IH", (1 << 32) - 1, 1) + b"\1"
+    archive = archive_of(network, Layout(100, 16, 20), context=Context("group"), coded=cut)
+    (tmp_path / "a.mdlz").write_bytes(archive)
+    for read in (decode, lambda data: decode(data, pipe=True), second_decoder.decode):
+        with pytest.raises(
+            (CorruptArchive, second_decoder.Refused), match=r"half a chunk|too long"
+        ):
+            read(archive)
+    with pytest.raises(CorruptArchive, match="half a chunk"):
+        mdlzip.inspect(tmp_path / "a.mdlz")
+
+
 def test_who_wants_it_all_the_same_gets_it(cli: RunCli, tmp_path: Path) -> None:
     model = shape(d_model=512, d_ff=8)
     (tmp_path / "a.mdlz").write_bytes(zeros(model, Layout(1, 16, 1)))
@@ -129,7 +177,15 @@ def test_every_preset_may_be_used_for_any_file(name: str, size: int) -> None:
     """A network that is hardly trained has some bits for each of its weights."""
     model = load_preset(name).model
     weight_bytes = n_cells(model) // 16
-    check_operations(model, Layout(size, 512, 128), weight_bytes)
+    for chunk, group in ((512, 128), (16, 1), (16384, 4), (16384, 1)):
+        layout = Layout(size, chunk, group)
+        if layout.n_groups > 10**6:
+            continue  # takes long to count
+        for mode in MODES:
+            context = choose_context(mode, layout)
+            check_operations(model, layout, weight_bytes, context=context)
+            if mode != "chunk":
+                check_operations(NoNetwork(), layout, 40, context=context)
 
 
 def test_what_is_allowed_grows_with_the_original_and_the_weights() -> None:

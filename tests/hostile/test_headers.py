@@ -99,6 +99,14 @@ def learned(
     )
 
 
+def alone(
+    n_merges: int = 0, chunk_size: int = 256, group_chunks: int = 1, cut: int = 0, more: bytes = b""
+) -> bytes:
+    """The beginning of an archive of the family that has no network."""
+    payload = struct.pack("<BHHI", 1, n_merges, chunk_size, group_chunks)
+    return learned(config_payload=payload[: len(payload) - cut] + more)
+
+
 def frame(coded: bytes, *, length: bytes | None = None, crc: int | None = None) -> bytes:
     n = put_varint(len(coded)) if length is None else length
     return n + struct.pack("<I", crc32(coded) if crc is None else crc) + coded
@@ -302,13 +310,21 @@ CONFIG_CASES = (
         Case("empty configuration", learned(config_payload=b""), "network family needs 1 bytes"),
     ]
     + [
+        Case("no network and no context", alone(), "without a network there must be a context"),
+        Case("no network, short", alone(cut=1), "needs 4 bytes, 3 left"),
+        Case("no network, long", alone(more=b"\0"), "1 unread bytes"),
+        Case("no network, n_merges = 2049", alone(n_merges=2049), "n_merges"),
+        Case("no network, chunk_size = 15", alone(chunk_size=15), "chunk_size is 15"),
+        Case("no network, group_chunks = 0", alone(group_chunks=0), "group_chunks is 0"),
+    ]
+    + [
         Case(
             f"network family {byte}, {len(rest)} bytes",
             learned(config_payload=bytes([byte]) + rest),
             f"network family {byte} is not known.*knows 0 \\(transformer\\)",
             error=UnsupportedVersion,
         )
-        for byte in (1, 127, 255)
+        for byte in (2, 127, 255)
         for rest in (b"", config()[1:], bytes(255))
     ]
 )

@@ -8,7 +8,7 @@ from tests.second_decoder.context import longest_section, read_context, units_of
 from tests.second_decoder.data import decode_units
 from tests.second_decoder.fields import Fields, Refused, Undecoded, require
 from tests.second_decoder.model import read_config, read_model
-from tests.second_decoder.predictor import Predictor
+from tests.second_decoder.predictor import NoNetwork, Predictor
 
 STORED, ZSTD, XZ, LEARNED = range(4)
 NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD, CONTEXT = range(1, 8)
@@ -97,6 +97,7 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     if fields.peek() == CONTEXT:
         payload = section(fields, CONTEXT, longest_section(n_groups))
         context = read_context(payload, n_groups)
+    require(context or config.family == 0, "configuration: without network and context")
     weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
     section(fields, GROUPS, 2**48 - 1)
     units, frames = [], []
@@ -117,7 +118,9 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     require(fields.left() == 32, "footer: not 40 bytes")
     if max(config.cells, size) > limit:
         raise Undecoded("more than this decoder was told to decode")
-    decoded = list(decode_units(Predictor(read_model(weights, config)), context, frames))
+    model = read_model(weights, config)
+    predictor = Predictor(model) if config.family == 0 else NoNetwork(model)
+    decoded = list(decode_units(predictor, context, frames))
     require(list(map(crc32, decoded)) == crcs, "index: CRC of a decoded unit")
     groups = {}
     for unit, plain in zip(units, decoded, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 from tests.second_decoder.context import REFERENCE, SOLID, Context
 from tests.second_decoder.experts import Experts, Memory
 from tests.second_decoder.fields import Fields, require
-from tests.second_decoder.predictor import Predictor
+from tests.second_decoder.predictor import NoNetwork, Predictor
 
 
 def cumulative_weights(counts: np.ndarray) -> np.ndarray:
@@ -53,7 +53,9 @@ class RangeDecoder:
 
 
 def decode_units(
-    predictor: Predictor, context: Context | None, units: Iterable[tuple[list[int], bytes]]
+    predictor: Predictor | NoNetwork,
+    context: Context | None,
+    units: Iterable[tuple[list[int], bytes]],
 ) -> Iterator[bytes]:
     """The bytes of each unit; units: bytes of each of its groups, and its coded stream."""
     strings, size, known = predictor.m.strings, predictor.m.chunk_size, None
@@ -73,7 +75,7 @@ def decode_units(
             known = coder
 
 
-def read_cut(fields: Fields, predictor: Predictor, g: int) -> list[int]:
+def read_cut(fields: Fields, predictor: Predictor | NoNetwork, g: int) -> list[int]:
     """The bytes with which each chunk of a group of g bytes ends."""
     model, size = predictor.m, predictor.m.chunk_size
     if not model.n_merges:
@@ -85,7 +87,10 @@ def read_cut(fields: Fields, predictor: Predictor, g: int) -> list[int]:
 
 
 def decode_unit(
-    predictor: Predictor, coder: RangeDecoder | Experts, groups: list[int], cuts: list[list[int]]
+    predictor: Predictor | NoNetwork,
+    coder: RangeDecoder | Experts,
+    groups: list[int],
+    cuts: list[list[int]],
 ) -> bytes:
     """The bytes of a unit; groups: bytes of each group; cuts: how its chunks end."""
     model, ends = predictor.m, list(chain(*cuts))

@@ -255,7 +255,7 @@ class Experts:
             kind = 15 if rank == g else 14
             used.append((slots["match", *place, kind], 1) if rank >= 0 else None)
         inputs = [share(counts[g], total), 0, 0]
-        return self.decide(inputs, used, (0, 13 + state, 61 + first), (state, 16 + g % 1024))
+        return self.answer(inputs, used, (0, 13 + state, 61 + first), (state, 16 + g % 1024))
 
     def descend(self, g, counts, sums, entries, expected, levels, state, keys, last) -> int:
         low, high, node, depth, tried = 0, len(counts), 1, 0, g >= 0
@@ -277,7 +277,7 @@ class Experts:
                 w, speaking = 16 + 16 * tried, 10 - used[:10].count(None)
                 sets = 1 + depth, 13 + w + state, 61 + w + speaking
                 pair = 1040 + 256 * depth + node % 256, 4112 + mixed(node, last) % 4096
-                bit = self.decide(inputs, used, sets, pair)
+                bit = self.answer(inputs, used, sets, pair)
                 for slot in tree:
                     learn(slot, bit)
             low, high = (middle, high) if bit else (low, middle)
@@ -300,11 +300,17 @@ class Experts:
             used.append((slots["match", *place, depth], rank >= middle) if inside else None)
         return used
 
-    def decide(self, inputs: list[int], used: list, sets: tuple, pair: tuple) -> int:
+    def answer(self, inputs: list[int], used: list, sets: tuple, pair: tuple) -> int:
         """A decision; the slots that records and matches used learn it."""
-        memory = self.memory
         said = [0 if u is None else opinion(u[0]) * (1 if u[1] else -1) for u in used]
-        x, (a, b, c) = [*inputs, *said, 256], (memory.sets[i] for i in sets)
+        bit = self.decide([*inputs, *said, 256], sets, pair)
+        for slot, side in filter(None, used):
+            learn(slot, bit == side)
+        return bit
+
+    def decide(self, x: list[int], sets: tuple, pair: tuple) -> int:
+        memory = self.memory
+        a, b, c = (memory.sets[i] for i in sets)
         dot = sum([v * signed(a[j] + b[j] + c[j]) for j, v in enumerate(x)])
         at = min(max(dot >> 16, -3072), 3071) + 3072
         q, i, f = SQUASH[at], at // 192, at % 192
@@ -322,8 +328,6 @@ class Experts:
             change = v * error + 32768 >> 16
             for weights in (a, b, c):
                 weights[j] = signed(weights[j] + change)
-        for slot, side in filter(None, used):
-            learn(slot, bit == side)
         return bit
 
     def take(self, lane: Lane, q: int, s: int, expected: list[int]) -> None:

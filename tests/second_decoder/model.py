@@ -16,13 +16,20 @@ CONFIGURATION = [  # bytes, least and greatest value of each field
     ("sinusoidal", 1, 0, 1), ("flags", 1, 0, 3), ("chunk_size", 2, 16, 16384),
     ("group_chunks", 4, 1, 65536),
 ]  # fmt: skip
+ALONE = [
+    ("family", 1, 1, 1), ("n_merges", 2, 0, 2048), ("chunk_size", 2, 16, 16384),
+    ("group_chunks", 4, 1, 65536),
+]  # fmt: skip
 SITES = ["attn_in", "qk", "v", "attn_out", "mlp_in", "mlp_act"]
 
 
 def read_config(fields: Fields) -> SimpleNamespace:
     """The configuration section; to it come `shapes`, and later what read_model finds."""
-    values = {name: fields.number(n, *range_) for name, n, *range_ in CONFIGURATION}
+    table = ALONE if fields.peek() == 1 else CONFIGURATION
+    values = {name: fields.number(n, *range_) for name, n, *range_ in table}
     fields.end()
+    if table is ALONE:
+        return SimpleNamespace(**values, shapes={}, cells=0, n_layers=0)
     c = SimpleNamespace(**values, biases=values["flags"] & 1, shared=values["flags"] >> 1)
     even = c.d_model % (2 * c.n_heads) == 0
     require(even and c.match_min != 1 and c.layer_norm >= c.shared, "heads, match_min or norms")
@@ -61,7 +68,8 @@ def read_model(fields: Fields, c: SimpleNamespace) -> SimpleNamespace:
     c.in_use = [*alphabet, *range(257, 257 + c.n_merges)]
     c.strings = read_strings(fields, [bytes([b]) for b in alphabet], c)
     steps = {name: (fields.number(2, 1), fields.number(1, -40, 40)) for name in c.shapes}
-    sites = [f"blocks.{i}.{site}" for i in range(c.n_layers) for site in SITES] + ["head_in"]
+    sites = [f"blocks.{i}.{site}" for i in range(c.n_layers) for site in SITES]
+    sites += ["head_in"] if c.family == 0 else []
     c.exponents = {s: fields.number(1, -4 if s.endswith("qk") else -12, 12) for s in sites}
     c.tensors = {name: (codes, *steps[name]) for name, codes in read_codes(fields, c).items()}
     return c

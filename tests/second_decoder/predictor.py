@@ -95,6 +95,22 @@ class Matcher:
                 self.p, self.length = c, n
 
 
+class NoNetwork:
+    """Counts of family 1, where the experts are alone; its methods are those of Predictor."""
+
+    def __init__(self, model: SimpleNamespace) -> None:
+        self.m = model
+
+    def start(self, n: int) -> None:
+        pass
+
+    def keep(self, rows: list[int]) -> None:
+        pass
+
+    def counts(self, before: list[int]) -> np.ndarray:
+        return np.ones((len(before), len(self.m.in_use)), int)
+
+
 class Predictor:
     """Counts for the symbols in use; refuses a model that breaks a bound.
 

@@ -141,7 +141,7 @@ def test_never_worse_and_says_by_how_much(
     report = mdlzip.compress(source, options=CPU)
     assert record.calls == 1
     assert report.skipped_training is None
-    assert set(report.candidates) == set(METHODS)
+    assert set(report.candidates) == {*METHODS, "experts"}
     assert report.archive_bytes == min(report.candidates.values())
     assert report.method != "learned"
     assert report.model_lost_by == report.candidates["learned"] - report.archive_bytes > 0
@@ -250,7 +250,7 @@ def test_one_changed_count_makes_verify_refuse(
         target.write_bytes(b"old")
     _flawed_decoder(monkeypatch, step)
     with_trainer(monkeypatch)
-    options = CompressOptions(device="cpu", threads=1, fallback=False, force=force)
+    options = CompressOptions(device="cpu", threads=1, fallback=False, force=force, context="chunk")
     with pytest.raises(VerifyFailed) as caught:
         mdlzip.compress(source, options=options)
     assert caught.value.exit_code == 7

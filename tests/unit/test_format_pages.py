@@ -18,6 +18,7 @@ from mdlzip.coding import weight_tables
 from mdlzip.coding.binary_coder import squash_table, stretch_table
 from mdlzip.coding.weight_model import WeightEncoder
 from mdlzip.config import ModelConfig
+from mdlzip.experts import tables as k
 from mdlzip.matches import Matcher
 from mdlzip.networks.spec import CHANNEL_AXIS, NO_AXIS, SYMBOL_AXIS, BandKind, BandSpec
 from mdlzip.quantised import kernels_torch, prepared, tables
@@ -133,6 +134,7 @@ def test_the_page_of_vectors_is_what_the_script_makes() -> None:
 
 
 def test_tables_are_those_of_mdlzip() -> None:
+    stretches = k.tables()
     ours = {
         "EXP(22, 64)": tables.exp_table(22, 64),
         "EXP(15, 128)": tables.exp_table(15, 128),
@@ -147,6 +149,9 @@ def test_tables_are_those_of_mdlzip() -> None:
         "stretch": stretch_table(),
         "coarse, v < 32768": weight_tables._levels(1),
         "fine, v < 32768": weight_tables._levels(2),
+        "experts: squash, x >= -3072": k.squash_table(),
+        "experts: stretch(16 i + 8), i < 4096": stretches[k.STRETCH_LOW : k.PACE],
+        "experts: stretch(1024 i + 512), 64 <= i < 4032": stretches[k.STRETCH :][64:4032],
     }
     rows = table(
         "format-vectors.md", "table", "entries", "first", "last", "SHA-256, first 16 digits"

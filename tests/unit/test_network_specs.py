@@ -18,7 +18,15 @@ from mdlzip.coding.weight_model import WeightEncoder
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.networks import registry
-from mdlzip.networks.registry import family_of, n_cells, site_specs, tensor_shapes, tensor_specs
+from mdlzip.networks.none import NoNetwork
+from mdlzip.networks.registry import (
+    NetworkConfig,
+    family_of,
+    n_cells,
+    site_specs,
+    tensor_shapes,
+    tensor_specs,
+)
 from mdlzip.networks.spec import (
     NO_AXIS,
     SYMBOL_AXIS,
@@ -142,18 +150,21 @@ def test_the_pages_bands(config: ModelConfig) -> None:
         assert {b.far for b in spec.bands} == {32 * (spec.by_symbol and spec.is_matrix)}
 
 
-def test_the_pages_configuration_fields() -> None:
-    rows = table("offset", "size", "field", "allowed")
+@pytest.mark.parametrize(
+    ("config", "column"), [(TINY, "field"), (NoNetwork(), "field without a network")]
+)
+def test_the_pages_configuration_fields(config: NetworkConfig, column: str) -> None:
+    rows = table("offset", "size", column, "allowed")
     found = [
         (int(offset), int(size), re.split("[ :]", field)[0]) for offset, size, field, _ in rows
     ]
-    family, offset = family_of(TINY), 1
+    family, offset = family_of(config), 1
     expected = [(0, 1, "family")]
     for field in family.fields:
         expected.append((offset, field.size, field.name))
         offset += field.size
     assert found == [*expected, (offset, 2, "chunk_size"), (offset + 2, 4, "group_chunks")]
-    assert config_bytes(TINY) == offset + 6
+    assert config_bytes(config) == offset + 6
     assert f"exactly {offset + 6} bytes" in PAGE
     assert (
         f"| 0 | 1 | family: the construction of the network | {family.byte} {family.name} |" in PAGE

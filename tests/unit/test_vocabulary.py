@@ -149,7 +149,7 @@ def test_batches_hold_every_symbol_once_an_epoch() -> None:
     assert batches.tokens.bytes_per_symbol > 1.4
     seen = []
     for step in range(batches.n_chunks // batches.batch_pieces):
-        symbols, targets, _ = batches.batch(step)
+        symbols, targets, *_ = batches.batch(step)
         for x, y in zip(symbols.numpy(), targets.numpy(), strict=True):
             used = x[y != IGNORE]
             assert np.array_equal(vocabulary.symbols[y[y != IGNORE]], used)

@@ -1,0 +1,68 @@
+"""`mdlzip cat`: any part of the original, of archives of every method and context."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import mdlzip
+from mdlzip.cli.values import parse_range
+from mdlzip.errors import UsageError
+from tests.archive_tools import compressible, general_archive, make_archive
+from tests.conftest import RunCli
+
+DATA = compressible(3000)
+CONTEXTS = ("chunk", "group", "reference", "solid")
+
+
+def archives(folder: Path) -> dict[str, bytes]:
+    made = {c: make_archive(folder, "learned", DATA, context=c) for c in CONTEXTS}
+    return made | {m: general_archive(m, DATA) for m in ("stored", "zstd", "xz")}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("", DATA), (":", DATA), ("1000:1010", DATA[1000:1010]), (":512", DATA[:512]),
+        ("2.5KiB:", DATA[2560:]), ("-20:", DATA[-20:]), ("10:5", b""), ("3000:", b""),
+        ("0:9MB", DATA),
+    ],
+)  # fmt: skip
+def test_any_range(cli: RunCli, tmp_path: Path, wanted: str, expected: bytes) -> None:
+    (tmp_path / "a.mdlz").write_bytes(make_archive(tmp_path, "learned", DATA, context="reference"))
+    done = cli("cat", "a.mdlz", *(["--range", wanted] if wanted else []))
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
+
+
+def test_every_method_and_context(tmp_path: Path) -> None:
+    for name, archive in archives(tmp_path).items():
+        (tmp_path / "a.mdlz").write_bytes(archive)
+        with mdlzip.open(tmp_path / "a.mdlz") as opened, opened.as_file() as file:
+            assert file.seek(-700, 2) == 2300, name
+            assert file.read(100) == DATA[2300:2400], name
+            assert file.seek(10) == 10
+            assert file.read(5) + file.read1(5) == DATA[10:20], name
+            assert file.seek(5000) == 5000 and file.read() == b""
+        with pytest.raises(ValueError):
+            file.read()
+
+
+@pytest.mark.parametrize("text", ["", "5", "a:b", "1:2:3", "--3:", "1.5:"])
+def test_what_is_no_range_is_one_line(cli: RunCli, text: str) -> None:
+    with pytest.raises(UsageError, match="is not a range"):
+        parse_range(text)
+    done = cli("cat", "a.mdlz", f"--range={text}")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_what_cannot_be_read_is_one_line(cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "a.mdlz").write_bytes(make_archive(tmp_path, "learned", DATA))
+    (tmp_path / "text").write_bytes(DATA)
+    for words, code in (
+        (("a.mdlz", "-r", "3001:"), 2), (("missing.mdlz",), 1), (("text",), 3), (("-",), 2),
+        ((".",), 2),
+    ):  # fmt: skip
+        done = cli("cat", *words)
+        assert (done.returncode, done.stdout) == (code, b""), (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
