@@ -7,8 +7,8 @@ table; docs/benchmarks/memory.json is such a result.
 from __future__ import annotations
 
 import json
-import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -58,23 +58,26 @@ def preset_names() -> list[str]:
 
 
 def peak_bytes(words: Sequence[str], limit_s: float) -> tuple[int, int, bool]:
-    """Peak resident bytes of `mdlzip WORDS`, its exit code, and whether it had to be ended."""
+    """Peak resident bytes of `mdlzip WORDS`, its exit code, and whether it had to be ended.
+
+    The peak is looked up while the process runs: what `wait4` gives begins with the size of the
+    process that has started it.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "mdlzip", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=cli_environment(),
     )
-    deadline, stopped = time.monotonic() + limit_s, False
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return usage.ru_maxrss << 10, process.returncode, stopped
-        if time.monotonic() > deadline:
-            process.kill()
-            stopped = True
-        time.sleep(0.02)
+    status = Path(f"/proc/{process.pid}/status")
+    deadline, peak = time.monotonic() + limit_s, 0
+    while process.poll() is None and time.monotonic() < deadline:
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        peak = max(peak, int(found[1]) << 10) if found else peak
+        time.sleep(0.01)
+    stopped = process.poll() is None
+    process.kill()
+    return peak, process.wait(), stopped
 
 
 def measure(preset: str, folder: Path, *, train: bool = True) -> Measured:
