@@ -84,14 +84,15 @@ def code_symbol(
         work[USED, j] = 0
     if guess >= 0:
         inputs[0] = network_odds(t, sums[guess + 1] - sums[guess], total)
-        favour = guess_inputs(t, maps, work, inputs, guess)
+        favour = guess_inputs(t, maps, work, inputs, guess, trees, keys)
         work[SETS, 0], work[SETS, 1] = k.DEPTH_SETS, k.MATCH_SETS + matches
         work[SETS, 2] = k.RECORD_SETS + favour
-        work[SETS, 3] = matches
-        work[SETS, 4] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
+        work[SETS, 4] = matches
+        work[SETS, 3] = k.LAST_SETS + last
+        work[SETS, 5] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
         guessed = np.int64(symbol == guess)
         guessed = decide(t, inputs, weights, maps, work, coder, stream, decoding, guessed)
-        learn_guess(t, maps, work, guessed)
+        learn_guess(t, maps, work, guessed, trees)
         spent[DECISIONS] += 1
         spent[GUESSES] += 1
         spent[RIGHT] += guessed
@@ -132,10 +133,11 @@ def code_symbol(
                 work[SETS, 0] = k.DEPTH_SETS + 1 + level
                 work[SETS, 1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
                 work[SETS, 2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
-                work[SETS, 3] = (
+                work[SETS, 4] = (
                     k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
                 )
-                work[SETS, 4] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
+                work[SETS, 3] = k.LAST_SETS + 256 + last
+                work[SETS, 5] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
                 bit = np.int64(symbol >= middle)
                 bit = decide(t, inputs, weights, maps, work, coder, stream, decoding, bit)
                 learn_node(t, maps, work, trees, bit)

@@ -28,6 +28,7 @@ from mdlzip.experts.state import (
     N_SYMBOLS,
     POINTER,
     SYMBOL_1,
+    SYMBOL_2,
     WORD,
 )
 from mdlzip.experts.tables import N_LENGTHS, N_MATCHES, N_RECORDS, N_TREES
@@ -66,6 +67,9 @@ def context_keys(lanes: Array, b: Int, texts: Array, keys: Array) -> None:
     keys[9] = mixed(lanes[b, FIELD_HASH], lanes[b, FIELD])
     keys[10] = np.uint64(lanes[b, SYMBOL_1])
     keys[11] = mixed(lanes[b, KEY], lanes[b, FIELD])
+    keys[12] = np.uint64(lanes[b, SYMBOL_1] * 4096 + lanes[b, SYMBOL_2])
+    keys[13] = np.uint64(lanes[b, WORD]) * np.uint64(256) + last
+    keys[14] = np.uint64(0)
     for i in range(N_RECORDS + N_TREES):
         keys[i] = mixed(keys[i], i + 1)
 
@@ -127,6 +131,7 @@ def take_symbol(
     """Append a symbol to a lane, its bytes to the chunk's text, its rank to the known text."""
     known[place] = symbol
     lanes[b, N_SYMBOLS] += 1
+    lanes[b, SYMBOL_2] = lanes[b, SYMBOL_1]
     lanes[b, SYMBOL_1] = symbol + 1
     for i in range(length):
         c = np.int64(strings[symbol, i])

@@ -44,24 +44,25 @@ def decide(
 ) -> Int:
     """Code one decision from `inputs`, int32 (N_INPUTS,), log-odds; learn; return it.
 
-    work[SETS]: three sets of weights that are added, then two refinements.
+    work[SETS]: four sets of weights that are added, then two refinements.
     """
     a = np.uint64(work[SETS, 0] * SET_SIZE)
     b = np.uint64(work[SETS, 1] * SET_SIZE)
     c = np.uint64(work[SETS, 2] * SET_SIZE)
+    d = np.uint64(work[SETS, 3] * SET_SIZE)
     dot = np.int64(0)
     for i in range(N_INPUTS):
         j = np.uint64(i)
         dot += np.int64(inputs[j]) * np.int64(
-            np.int32(weights[a + j] + weights[b + j] + weights[c + j])
+            np.int32(weights[a + j] + weights[b + j] + weights[c + j] + weights[d + j])
         )
     odds: Int = min(max(dot >> WEIGHT_BITS, -ODDS_LIMIT), ODDS_LIMIT - 1)
     mixed = np.int64(t[SQUASH + ODDS_LIMIT + odds])
 
     step = (odds + ODDS_LIMIT) // REFINE_SPACING
     share = odds + ODDS_LIMIT - step * REFINE_SPACING
-    first = N_MAPS + work[SETS, 3] * REFINE_STEPS + step
-    second = N_MAPS + work[SETS, 4] * REFINE_STEPS + step
+    first = N_MAPS + work[SETS, 4] * REFINE_STEPS + step
+    second = N_MAPS + work[SETS, 5] * REFINE_STEPS + step
     left = np.int64(maps[first] >> COUNT_BITS) + np.int64(maps[second] >> COUNT_BITS)
     right = np.int64(maps[first + 1] >> COUNT_BITS) + np.int64(maps[second + 1] >> COUNT_BITS)
     refined = left + (right - left) * share // REFINE_SPACING
@@ -80,4 +81,5 @@ def decide(
         weights[a + j] += change
         weights[b + j] += change
         weights[c + j] += change
+        weights[d + j] += change
     return bit

@@ -13,6 +13,7 @@ from mdlzip.experts.lanes import length_level
 from mdlzip.experts.slots import (
     Array,
     Int,
+    find_bucket,
     find_record,
     inlined,
     learn,
@@ -37,6 +38,7 @@ from mdlzip.experts.tables import (
     COUNT_BITS,
     ENTRY_COUNT,
     GUESS_FLOOR,
+    GUESS_NODE,
     GUESS_STATES,
     IS_GUESS,
     LEVEL,
@@ -122,11 +124,17 @@ def choose_guess(t: Array, maps: Array, work: Array, guess: Int, p: Int) -> Int:
 
 
 @inlined
-def guess_inputs(t: Array, maps: Array, work: Array, inputs: Array, guess: Int) -> Int:
-    """Inputs of the decision whether the symbol is `guess`; returns how many records favour it."""
+def guess_inputs(
+    t: Array, maps: Array, work: Array, inputs: Array, guess: Int, trees: Array, keys: Array
+) -> Int:
+    """Inputs of the decision whether the symbol is `guess`; returns how many records favour it.
+
+    trees: as in `Memory`; keys: uint64, of all contexts.
+    """
     favour = np.int64(0)
     for j in range(N_TREES):
-        inputs[TREE_INPUT + j] = 0
+        work[NODE, j] = find_bucket(trees, keys[N_RECORDS + j], GUESS_NODE + guess) + 1
+        inputs[TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
     for j in range(N_RECORDS):
         inputs[RECORD_INPUT + j] = 0
         work[USED, j] = -1
@@ -156,8 +164,10 @@ def guess_inputs(t: Array, maps: Array, work: Array, inputs: Array, guess: Int) 
 
 
 @inlined
-def learn_guess(t: Array, maps: Array, work: Array, bit: Int) -> None:
-    """Let the maps of records and matches learn whether the guess was right."""
+def learn_guess(t: Array, maps: Array, work: Array, bit: Int, trees: Array) -> None:
+    """Let trees and the maps of records and matches learn whether the guess was right."""
+    for j in range(N_TREES):
+        learn(t, trees, work[NODE, j], bit, TREE_LIMIT)
     for j in range(N_RECORDS + N_MATCHES):
         if work[USED, j] >= 0:
             learn(t, maps, work[USED, j], bit, MAP_LIMIT)

@@ -17,8 +17,8 @@ from mdlzip.symbols.vocabulary import Vocabulary
 
 # Fields of a chunk's lane, int64.
 LAST_8, BEFORE_8, WORD, LAST_WORD, COLUMN, LINE, LINE_BEFORE, FIELD, FIELD_HASH, KEY = range(10)
-FILL, N_SYMBOLS, SYMBOL_1 = range(10, 13)
-MATCH = 13  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
+FILL, N_SYMBOLS, SYMBOL_1, SYMBOL_2 = range(10, 14)
+MATCH = 14  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
 POINTER, LENGTH, MISSES = range(3)
 MATCH_FIELDS = 3
 LANE_FIELDS = MATCH + MATCH_FIELDS * k.N_MATCHES

@@ -16,7 +16,7 @@ ODDS_LIMIT = 3072  # 12 nats: 2**-17.3, so a symbol that is sure costs next to n
 ODDS_FLOOR = 16  # no probability is nearer to 0 or 1, over 2**22
 
 # Who takes part in a decision, in the order of the mixer's inputs.
-N_TREES = 2  # adaptive probabilities at the nodes of the vocabulary's tree
+N_TREES = 5  # adaptive probabilities at the nodes of the vocabulary's tree
 N_RECORDS = 10  # the last few symbols that followed a context
 N_MATCHES = 2  # a symbol that follows an equal passage
 TREE_INPUT = 1  # input 0 is the network
@@ -54,13 +54,15 @@ MATCH_STATES = N_LENGTHS * N_MISSES * 16
 MATCH_MAPS = N_RECORDS * RECORD_STATES
 N_MAPS = MATCH_MAPS + N_MATCHES * MATCH_STATES
 
-# Sets of mixing weights; a decision adds three: by depth (0: the guess), by matches, by records.
+# Sets of mixing weights; a decision adds four: by depth (0: the guess), by matches, by records, by
+# the last byte (at the guess, at a node).
 N_MATCH_STATES = 16
 N_RECORD_STATES = 16
 DEPTH_SETS = 0
 MATCH_SETS = DEPTH_SETS + 1 + MAX_DEPTH
 RECORD_SETS = MATCH_SETS + 3 * N_MATCH_STATES
-N_SETS = RECORD_SETS + 3 * N_RECORD_STATES
+LAST_SETS = RECORD_SETS + 3 * N_RECORD_STATES
+N_SETS = LAST_SETS + 2 * 256
 SEEN = N_INPUTS  # after the weights of a set: how often it was used
 SET_SIZE = N_INPUTS + 1
 WEIGHT_BITS = 16
@@ -79,6 +81,7 @@ REFINE_NODES = REFINE_GUESS + 1024
 REFINE_BYTES = REFINE_NODES + MAX_DEPTH * REFINE_NODE
 N_REFINE = REFINE_BYTES + (1 << REFINE_BYTE_BITS)
 
+GUESS_NODE = 1 << 20  # at this node plus a guess, trees learn whether the guess is right
 GUESS_FLOOR = 2097152  # 0.5: a guess less likely than this is not asked for
 _EXP_ONE = 1 << 62
 _EXP_STEP = 4593706758521714574  # round(2**62 * exp(-1 / 256))
