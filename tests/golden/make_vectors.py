@@ -290,10 +290,10 @@ def coder_lines(name: str) -> Iterator[str]:
 
 def expert_lines(name: str) -> Iterator[str]:
     rows = expert_decisions(name)
-    yield from head("number", "inputs 0 to 14", "sets", "refinements", "p", "bit", "range", "code")
+    yield from head("number", "inputs 0 to 17", "sets", "refinements", "p", "bit", "range", "code")
     for number in SHOWN_DECISIONS:
         x, sets, pair, p, bit, range_, code = rows[number]
-        lists = (" ".join(map(str, part)) for part in (x[:15], sets, pair))
+        lists = (" ".join(map(str, part)) for part in (x[:18], sets, pair))
         yield row(number, *lists, p, bit, f"{range_:x}", f"{code:x}")
 
 

@@ -104,8 +104,8 @@ class Memory:
         self.records: dict = defaultdict(lambda: [0, (0, 0), (0, 0), (0, 0)])
         self.heads: list[dict[int, int]] = [{}, {}]
         self.slots = Slots()
-        first = [45875, *[13107] * 14, 0, 0]  # 16 weights and a count
-        self.sets = [first[:] if i < 13 else [0] * 17 for i in range(109)]
+        first = [45875, *[13107] * 17, 0, 0]  # 19 weights and a count
+        self.sets = [first[:] if i < 13 else [0] * 20 for i in range(621)]
 
     def record(self, key: int) -> list:
         i, check = key % self.n_records, key >> 48 | 1
@@ -136,7 +136,7 @@ class Lane:
     """What is kept of one chunk. A match is a pointer (or None), a length, misses."""
 
     def __init__(self) -> None:
-        self.bytes, self.n_symbols, self.symbol1 = bytearray(), 0, 0
+        self.bytes, self.n_symbols, self.symbol1, self.symbol2 = bytearray(), 0, 0, 0
         self.before8 = self.last8 = self.word = self.lastword = 0
         self.line = self.linebefore = self.column = self.field = self.fieldhash = self.key = 0
         self.matches: list[list] = [[None, 0, 0], [None, 0, 0]]
@@ -160,7 +160,7 @@ class Lane:
             self.fieldhash = (self.fieldhash + c) * FACTOR + 1 & M64
 
     def keys(self) -> list[int]:
-        """Of the contexts 0 to 11."""
+        """Of the contexts 0 to 14."""
         h, last, a, above = self.last8, self.last8 & 255, self.linebefore + self.column, 0
         if self.line > 0 and a + 1 < self.line:
             above = 65536 + 256 * self.bytes[a] + self.bytes[a + 1]
@@ -168,6 +168,7 @@ class Lane:
             h % (1 << 16), h % (1 << 24), h % (1 << 32), h % (1 << 40), h, self.word * 256 + last,
             mixed(self.word, self.lastword) + last, (h >> 8) % (1 << 24), above * 65536 + last,
             mixed(self.fieldhash, self.field), self.symbol1, mixed(self.key, self.field),
+            self.symbol1 * 4096 + self.symbol2, self.word * 256 + last, 0,
         ]  # fmt: skip
         return [mixed(v, i + 1) for i, v in enumerate(values)]
 
@@ -215,14 +216,15 @@ class Experts:
                 state = max(state, 1 + (level >> 2 if level < 16 else min(level - 12, 6)))
         state += 8 * (-1 not in expected and expected[0] != expected[1])
         guess = self.guess(counts, sums[-1], entries, expected, levels)
-        s = -1
-        if guess >= 0 and self.is_guess(guess, counts, sums[-1], entries, expected, levels, state):
-            s = guess
+        s, last, tree_keys = -1, lane.last8 & 255, keys[10:]
+        if guess >= 0:
+            inputs = [share(counts[guess], sums[-1])]
+            if self.is_guess(guess, inputs, entries, expected, levels, state, tree_keys, last):
+                s = guess
         if s < 0:
             saying = [[e for e in said if e[1] and e[0] != guess] for said in entries]
             hoped = [-1 if rank == guess else rank for rank in expected]
-            last = lane.last8 & 255
-            s = self.descend(guess, counts, sums, saying, hoped, levels, state, keys[10:], last)
+            s = self.descend(guess, counts, sums, saying, hoped, levels, state, tree_keys, last)
         for record in records:
             remember(record, s)
         self.take(lane, self.start + chunk * self.size + lane.n_symbols, s, expected)
@@ -243,8 +245,11 @@ class Experts:
             p, s = (q, rank) if q > p else (p, s)
         return s if p >= 1 << 21 else -1
 
-    def is_guess(self, g, counts, total, entries, expected, levels, state) -> int:
-        slots, used, first = self.memory.slots, [], 0
+    def is_guess(self, g, inputs, entries, expected, levels, state, keys, last) -> int:
+        slots, used, first, buckets = self.memory.slots, [], 0, []
+        for key in keys:
+            buckets.append(self.memory.bucket(key, (1 << 20) + g))
+            inputs.append(opinion(buckets[-1][1]))
         for i, said in enumerate(entries):
             found = [(r, c) for r, (rank, c) in enumerate(said, 1) if c and rank == g]
             r, c = found[0] if found else (0, 0)
@@ -254,8 +259,11 @@ class Experts:
         for rank, place in zip(expected, levels, strict=True):
             kind = 15 if rank == g else 14
             used.append((slots["match", *place, kind], 1) if rank >= 0 else None)
-        inputs = [share(counts[g], total), 0, 0]
-        return self.answer(inputs, used, (0, 13 + state, 61 + first), (state, 16 + g % 1024))
+        sets = 0, 13 + state, 61 + first, 109 + last
+        bit = self.answer(inputs, used, sets, (state, 16 + g % 1024))
+        for bucket in buckets:
+            learn(bucket[1], bit)
+        return bit
 
     def descend(self, g, counts, sums, entries, expected, levels, state, keys, last) -> int:
         low, high, node, depth, tried = 0, len(counts), 1, 0, g >= 0
@@ -275,7 +283,7 @@ class Experts:
                 inputs = [share(above, below + above), *map(opinion, tree)]
                 used = self.favoured(low, middle, high, depth, entries, expected, levels)
                 w, speaking = 16 + 16 * tried, 10 - used[:10].count(None)
-                sets = 1 + depth, 13 + w + state, 61 + w + speaking
+                sets = 1 + depth, 13 + w + state, 61 + w + speaking, 365 + last
                 pair = 1040 + 256 * depth + node % 256, 4112 + mixed(node, last) % 4096
                 bit = self.answer(inputs, used, sets, pair)
                 for slot in tree:
@@ -310,8 +318,8 @@ class Experts:
 
     def decide(self, x: list[int], sets: tuple, pair: tuple) -> int:
         memory = self.memory
-        a, b, c = (memory.sets[i] for i in sets)
-        dot = sum([v * signed(a[j] + b[j] + c[j]) for j, v in enumerate(x)])
+        a, b, c, d = (memory.sets[i] for i in sets)
+        dot = sum([v * signed(a[j] + b[j] + c[j] + d[j]) for j, v in enumerate(x)])
         at = min(max(dot >> 16, -3072), 3071) + 3072
         q, i, f = SQUASH[at], at // 192, at % 192
         (e0, f0), (e1, f1) = (
@@ -322,18 +330,18 @@ class Experts:
         bit = self.stream.bit(min(max(p, 16), ONE - 16), 22)
         for slot in (e1, f1) if 2 * f >= 192 else (e0, f0):
             learn(slot, bit)
-        error = ((bit << 22) - q) * (6 + 768 // (32 + a[16])) >> 10
-        a[16] = min(a[16] + 1, 4095)
+        error = ((bit << 22) - q) * (6 + 768 // (32 + a[19])) >> 10
+        a[19] = min(a[19] + 1, 4095)
         for j, v in enumerate(x):
             change = v * error + 32768 >> 16
-            for weights in (a, b, c):
+            for weights in (a, b, c, d):
                 weights[j] = signed(weights[j] + change)
         return bit
 
     def take(self, lane: Lane, q: int, s: int, expected: list[int]) -> None:
         """Rank s, which is at place q, becomes known."""
         self.known[q], q = s, q + 1
-        lane.n_symbols, lane.symbol1 = lane.n_symbols + 1, s + 1
+        lane.n_symbols, lane.symbol2, lane.symbol1 = lane.n_symbols + 1, lane.symbol1, s + 1
         for c in self.strings[s]:
             lane.take(c)
         for m, match in enumerate(lane.matches):
