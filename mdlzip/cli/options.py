@@ -249,7 +249,7 @@ class Settings:
             "--chunk-size",
             metavar="SIZE",
             help="Bytes that follow one another in a chunk, or auto for what suits the file."
-            " [default: 512, more where a general method would win]",
+            " [default: 512, more where that saves much]",
         ),
     ] = None
 

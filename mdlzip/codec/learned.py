@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
 CHUNK_SIZES = (2048, 8192, 16384)  # beside the usual one
-_PAYS = 0.995  # what a larger size must save: it makes decoding slower
+_PAYS, _PAYS_MUCH = 0.99, 0.95  # what may be left by a larger size: it makes decoding slower
 _EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
 
 
@@ -63,14 +63,16 @@ def read_input(
 ) -> int | None:
     """The symbols of the input, and what the experts alone would make of it, in bytes.
 
-    None if they were not asked. Chunks are made larger as long as that pays, if their size is left
-    to the file, or if nothing was said of it and a general method would win.
+    None if they were not asked. Where the size of chunks is left to the file they are made larger
+    as long as that pays; where nothing was said, only if it pays much, or if a general method would
+    win otherwise.
     """
-    found = _read(job, survey, work_dir, stack)
-    given = job.options.chunk_size
-    loses = found is not None and rival_bytes is not None and rival_bytes < found
-    if found is None or not (given == AUTO or (given is None and loses)):
+    first = found = _read(job, survey, work_dir, stack)
+    if found is None or isinstance(job.options.chunk_size, int):
         return found
+    usual, least = (job.options, job.tokens, job.alone), _PAYS_MUCH
+    if job.options.chunk_size == AUTO or (rival_bytes is not None and rival_bytes < found):
+        least = _PAYS
     for size in CHUNK_SIZES:
         before = job.options, job.tokens, job.alone
         job.options = replace(job.options, chunk_size=size)
@@ -79,6 +81,8 @@ def read_input(
             job.options, job.tokens, job.alone = before
             break
         found = larger
+    if first is not None and found > first * least:
+        found, (job.options, job.tokens, job.alone) = first, usual
     return found
 
 

@@ -52,7 +52,7 @@ class CompressOptions:
 
     budget_s: seconds for training; level: 1..9 instead; steps: training steps instead; preset,
     config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes,
-    "auto" for what suits the file, None for 512 unless a general method would win by that;
+    "auto" for what suits the file, None for 512 unless much is lost by that;
     group_chunks: chunks in a group, None for about 64 KiB. context: what a chunk may know beside
     its own past: "chunk" (nothing), "group", "reference", "solid", or "auto". method: l0 method,
     None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it
