@@ -91,7 +91,7 @@ def bench(
                 Path(file),
                 against=names,
                 options=None if no_model else options,
-                chunk_size=options.chunk_size,
+                chunk_size=options.chunk_bytes(),
                 archive=archive,
                 on_progress=show,
                 should_stop=lambda: False,

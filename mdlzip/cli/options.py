@@ -244,11 +244,14 @@ class Settings:
     ] = None
     overrides: Overrides = None
     chunk_size: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--chunk-size", metavar="SIZE", help="Bytes predicted from one another alone."
+            "--chunk-size",
+            metavar="SIZE",
+            help="Bytes that follow one another in a chunk, or auto for what suits the file."
+            " [default: 512, more where that saves much]",
         ),
-    ] = "512"
+    ] = None
 
     def chosen(self) -> Mapping[str, Any]:
         """Fields of `CompressOptions`."""
@@ -256,8 +259,12 @@ class Settings:
             "preset": self.preset,
             "config_file": self.config,
             "overrides": tuple(self.overrides or ()),
-            "chunk_size": parse_size(self.chunk_size),
+            "chunk_size": _chunk_size(self.chunk_size),
         }
+
+
+def _chunk_size(text: str | None) -> int | str | None:
+    return text if text in (None, "auto") else parse_size(text)
 
 
 @dataclass(frozen=True)

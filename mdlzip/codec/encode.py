@@ -23,10 +23,9 @@ from mdlzip.codec.job import Job
 from mdlzip.codec.learned import (
     check_fits,
     label_of,
-    read_symbols,
+    read_input,
     tokenise,
     train_on,
-    try_experts,
     write_with,
 )
 from mdlzip.codec.options import (
@@ -172,16 +171,15 @@ def _learn(
     job: Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
 ) -> None:
     """Let the experts read the input, then train a network unless that cannot pay."""
-    read_symbols(job, survey, work_dir, stack)
+    alone = read_input(job, survey, work_dir, rival_bytes, stack)
     assert job.tokens is not None
-    alone = try_experts(job, job.tokens)
     if alone is not None:
         job.candidates[EXPERTS] = alone
         rival_bytes = alone if rival_bytes is None else min(alone, rival_bytes)
     if job.skipped:
         return
     try:
-        train_on(job, job.tokens, work_dir, rival_bytes if job.options.fallback else None)
+        train_on(job, job.tokens, work_dir, rival_bytes)
     except NoGain as reason:
         job.skipped = str(reason)
     except ExportRefused as problem:
@@ -255,10 +253,7 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
         for network in (job.network, job.alone):
             if network is None or job.tokens is None:
                 continue
-            keep = not job.options.fallback or job.candidates.get(EXPERTS, 0) >= sum(
-                ledger.values()
-            )
-            if ledger and keep:
+            if ledger and job.candidates.get(EXPERTS, 0) >= sum(ledger.values()):
                 continue
             out.restart()
             try:
@@ -268,7 +263,7 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
             except LimitExceeded as problem:
                 if not rivals.sizes:
                     raise
-                job.skipped = str(problem)
+                ledger, job.skipped = {}, str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
             method = rivals.best
             if method is Method.STORED and job.stored_name and Method.ZSTD in rivals.streams:
@@ -281,11 +276,6 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
         job.check_source()
         out.commit(job.corpus.metadata)
     return _report(job, method, ledger, source)
-
-
-def _is_less(candidates: dict[str, int], ledger: Ledger) -> bool:
-    """Whether the experts alone need less than the archive with a network."""
-    return candidates[EXPERTS] < sum(ledger.values())
 
 
 def _write_rival(job: Job, out: Output, method: Method, rivals: Rivals) -> Ledger:

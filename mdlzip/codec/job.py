@@ -48,7 +48,7 @@ class Job:
     def layout(self) -> Layout:
         """The cut of the input."""
         options = self.options
-        return Layout(self.corpus.size, options.chunk_size, options.chunks_per_group())
+        return Layout(self.corpus.size, options.chunk_bytes(), options.chunks_per_group())
 
     @property
     def stored_name(self) -> str | None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mdlzip.training.loop import TrainResult
 
 _EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
+CHUNK_SIZES = (2048, 8192, 16384)  # beside the usual one
+_PAYS, _PAYS_MUCH = 0.99, 0.95  # what may be left by a larger size: it makes decoding slower
 _EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
 
 
@@ -56,7 +58,41 @@ def tokenise(job: Job, vocabulary: Vocabulary, folder: Path | None) -> Tokens:
     return prepare(job.corpus, job.layout, vocabulary, folder, threads=threads, on_block=report)
 
 
-def read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> None:
+def read_input(
+    job: Job, survey: Survey, work_dir: Path, rival_bytes: int | None, stack: ExitStack
+) -> int | None:
+    """The symbols of the input, and what the experts alone would make of it, in bytes.
+
+    None if they were not asked. Where the size of chunks is left to the file they are made larger
+    as long as that pays; where nothing was said, only if it pays much, or if a general method would
+    win otherwise.
+    """
+    first = found = _read(job, survey, work_dir, stack)
+    if found is None or isinstance(job.options.chunk_size, int):
+        return found
+    usual, least = (job.options, job.tokens, job.alone), _PAYS_MUCH
+    if job.options.chunk_size == AUTO or (rival_bytes is not None and rival_bytes < found):
+        least = _PAYS
+    for size in CHUNK_SIZES:
+        before = job.options, job.tokens, job.alone
+        job.options = replace(job.options, chunk_size=size)
+        larger = _read(job, survey, work_dir, stack)
+        if larger is None or larger > found * _PAYS:
+            job.options, job.tokens, job.alone = before
+            break
+        found = larger
+    if first is not None and found > first * least:
+        found, (job.options, job.tokens, job.alone) = first, usual
+    return found
+
+
+def _read(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> int | None:
+    _read_symbols(job, survey, work_dir, stack)
+    assert job.tokens is not None
+    return _try_experts(job, job.tokens)
+
+
+def _read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> None:
     """The symbols of the input, by a vocabulary that follows from it."""
     from mdlzip.training.planner import choose_vocabulary
 
@@ -66,7 +102,7 @@ def read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> 
     job.tokens = stack.enter_context(tokenise(job, vocabulary, work_dir))
 
 
-def try_experts(job: Job, tokens: Tokens) -> int | None:
+def _try_experts(job: Job, tokens: Tokens) -> int | None:
     """What the experts make of the input without a network: bytes of that archive.
 
     None where the context has no experts, or where they would take too much of the budget. What

@@ -25,7 +25,7 @@ WARNING = "warning"
 ShouldStop = Callable[[], bool]
 
 SUFFIX = ".mdlz"
-DEFAULT_GROUP_BYTES = 1 << 16
+DEFAULT_CHUNK_BYTES, DEFAULT_GROUP_BYTES = 512, 1 << 16
 SECONDS_PER_MB = {1: 4, 2: 8, 3: 15, 4: 30, 5: 60, 6: 90, 7: 120, 8: 150, 9: 300}
 DEFAULT_LEVEL = 5
 _MIN_BUDGET_S = 15.0
@@ -38,7 +38,6 @@ _MAX_SEED = (1 << 63) - 1
 _MAX_STEPS = 1 << 40
 _NUMBERS: tuple[tuple[str, float, float], ...] = (
     ("level", 1, 9),
-    ("chunk_size", limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE),
     ("group_chunks", 1, limits.MAX_GROUP_CHUNKS),
     ("threads", 1, 4096),
     ("seed", 0, _MAX_SEED),
@@ -52,7 +51,8 @@ class CompressOptions:
     """How to compress; every field has a default. Paths may be given as text.
 
     budget_s: seconds for training; level: 1..9 instead; steps: training steps instead; preset,
-    config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes;
+    config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes,
+    "auto" for what suits the file, None for 512 unless much is lost by that;
     group_chunks: chunks in a group, None for about 64 KiB. context: what a chunk may know beside
     its own past: "chunk" (nothing), "group", "reference", "solid", or "auto". method: l0 method,
     None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it
@@ -70,7 +70,7 @@ class CompressOptions:
     preset: str | None = None
     config_file: Path | None = None
     overrides: tuple[str, ...] = ()
-    chunk_size: int = 512
+    chunk_size: int | str | None = None
     group_chunks: int | None = None
     context: str = AUTO
     device: str = "auto"
@@ -106,6 +106,9 @@ class CompressOptions:
             check_method(self.method)
         if self.weights not in ("coded", "coo"):
             raise UsageError(f"weights = {self.weights!r}: choose coded or coo")
+        if self.chunk_size != AUTO:
+            low, high = limits.MIN_CHUNK_SIZE, limits.MAX_CHUNK_SIZE
+            check_number("chunk_size", self.chunk_size, low, high)
         if self.context not in (AUTO, *MODES):
             raise UsageError(f"context = {self.context!r}: choose auto, {', '.join(MODES)}")
         check_budget(self.budget_s)
@@ -127,7 +130,11 @@ class CompressOptions:
 
     def chunks_per_group(self) -> int:
         """`group_chunks`, or as many as make up about 64 KiB."""
-        return self.group_chunks or max(1, DEFAULT_GROUP_BYTES // self.chunk_size)
+        return self.group_chunks or max(1, DEFAULT_GROUP_BYTES // self.chunk_bytes())
+
+    def chunk_bytes(self) -> int:
+        """`chunk_size`, or the usual one where that is left to the file."""
+        return self.chunk_size if isinstance(self.chunk_size, int) else DEFAULT_CHUNK_BYTES
 
 
 def _path(name: str, value: object) -> Path | None:

@@ -82,7 +82,7 @@ def measure_overhead(
     if rounds < 1:
         raise UsageError(f"{rounds} rounds measure nothing")
     names = (BASELINE, *(m for m in dict.fromkeys(methods) if m != BASELINE))
-    layout = Layout(source.size, options.chunk_size, options.chunks_per_group())
+    layout = Layout(source.size, options.chunk_bytes(), options.chunks_per_group())
     options = replace(options, method=None)  # it would be every session's
     with ExitStack() as stack:
         stack.enter_context(settled_cpu(options.threads))

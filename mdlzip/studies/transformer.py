@@ -119,7 +119,7 @@ def _runs(path: Path, sweep: Sweep, options: codec.CompressOptions, log: RunLog)
         "steps": options.steps,
         "budget_s": options.budget_s,
         "level": options.level,
-        "chunk_size": options.chunk_size,
+        "chunk_size": options.chunk_bytes(),
         "overrides": list(options.overrides),
         "config": str(options.config_file) if options.config_file else None,
     }

@@ -65,7 +65,7 @@ def transformer(
         seeds,
     )
     prepare_training(fixed_steps=effort.steps is not None)
-    options = opt.compress_options(effort, settings, place)
+    options = opt.compress_options(effort, settings, place, context="chunk")
     paths = [parse_path(file) for file in files]
     log.check_folder(output, paths)
     check_sweep(paths, sweep, options)
