@@ -76,7 +76,7 @@ def compress(
         bool,
         typer.Option(
             "--fallback/--no-fallback",
-            help="Store the file by zstd or xz, or as it is, where that is smaller.",
+            help="Store the file without a network, by zstd, xz or as it is, if that is smaller.",
         ),
     ] = True,
     verify: opt.Verify = True,

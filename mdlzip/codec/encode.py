@@ -179,7 +179,7 @@ def _learn(
     if job.skipped:
         return
     try:
-        train_on(job, job.tokens, work_dir, rival_bytes)
+        train_on(job, job.tokens, work_dir, rival_bytes if job.options.fallback else None)
     except NoGain as reason:
         job.skipped = str(reason)
     except ExportRefused as problem:
@@ -253,7 +253,8 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
         for network in (job.network, job.alone):
             if network is None or job.tokens is None:
                 continue
-            if ledger and job.candidates.get(EXPERTS, 0) >= sum(ledger.values()):
+            total = sum(ledger.values())
+            if ledger and (not job.options.fallback or job.candidates.get(EXPERTS, 0) >= total):
                 continue
             out.restart()
             try:

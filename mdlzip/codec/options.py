@@ -55,8 +55,8 @@ class CompressOptions:
     "auto" for what suits the file, None for 512 unless much is lost by that;
     group_chunks: chunks in a group, None for about 64 KiB. context: what a chunk may know beside
     its own past: "chunk" (nothing), "group", "reference", "solid", or "auto". method: l0 method,
-    None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method if it
-    is smaller.
+    None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method, or
+    the experts without a network, if that is smaller.
     work_dir: folder in which to keep checkpoints, None for that of the output. resume: go on from
     the checkpoint of an earlier call, with its settings. metrics: JSON lines about the training.
     append_metrics: add to that file if it exists. memory: limit for decoding, bytes.

@@ -54,7 +54,7 @@ def test_compress_prints_estimate_and_ledger(trained: Path) -> None:
     events = [json.loads(e) for e in (trained / "stderr").read_text().splitlines()]
     phases = [e["phase"] for e in events]
     assert list(dict.fromkeys(phases)) == [
-        "tokenise", "plan", "train", "prune", "quantise", "encode", "verify",
+        "tokenise", "experts", "plan", "train", "prune", "quantise", "encode", "verify",
     ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_ledger_adds_up(trained: Path) -> None:
     ledger = {row["name"]: row["bytes"] for row in archive["ledger"]}
     total = ledger.pop("total")
     assert sum(ledger.values()) == total == (trained / "text.mdlz").stat().st_size
-    assert archive["method"] == "learned" and archive["model"]["chunk_size"] == 512
+    assert archive["method"] == "learned" and archive["model"]["chunk_size"] >= 512
     assert 0 < archive["figures"]["nnz"] <= archive["figures"]["n_weights"]
 
 
@@ -188,4 +188,4 @@ def test_small_files_keep_the_smaller_form(cli: RunCli, tmp_path: Path) -> None:
     done = cli("compress", "text", "--preset", "nano", "--steps", "3")
     assert done.returncode == 0, done.stderr
     assert b"\nno model was kept: zstd needs " in done.stdout
-    assert b"\nkept zstd, instead of (bytes): xz " in done.stdout
+    assert b"\nkept experts, instead of (bytes): zstd " in done.stdout

@@ -18,6 +18,7 @@ ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give fil
 # Everything is loaded first: another user may not be able to read this installation.
 CODE = """
 import json, os, sys, zstandard, mdlzip, mdlzip.codec.encode, mdlzip.codec.decode
+import mdlzip.training.run, mdlzip.quantised.units
 what, groups, *paths = sys.argv[1:]
 os.setgroups(json.loads(groups)); os.setgid(1001); os.setuid(1001)
 getattr(mdlzip, what)(*paths)

@@ -22,10 +22,10 @@ TEXTS = {"prose": (licence(), 200, 8.0), "log": (access_log(30_000), 150, 40.0)}
 # Bytes when the figures were last changed. A change that makes archives smaller changes them here,
 # in the same commit, and says so in CHANGELOG.md.
 EXPECTED = {
-    "prose": {"weights": 7428, "data": 2295},
-    "log": {"weights": 4633, "data": 2374},
+    "prose": {"weights": 7545, "data": 2317},
+    "log": {"weights": 4597, "data": 2251},
 }
-EXPECTED_TOTAL = 17_062
+EXPECTED_TOTAL = 17_042
 TOLERANCE, TOLERANCE_OF_A_PART = 0.02, 0.05
 
 
