@@ -17,8 +17,13 @@ from tests.conftest import cli_environment
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 # Everything is loaded first: another user may not be able to read this installation.
 CODE = """
-import json, os, sys, zstandard, mdlzip, mdlzip.codec.encode, mdlzip.codec.decode
-import mdlzip.training.run, mdlzip.quantised.units
+import json, os, sys, tempfile, mdlzip
+with tempfile.TemporaryDirectory() as folder:  # load all code: the user below may not read it
+    with open(f"{folder}/f", "wb") as file:
+        file.write(b"some text " * 200)
+    options = mdlzip.CompressOptions(preset="nano", steps=1, fallback=False)
+    mdlzip.compress(f"{folder}/f", options=options)
+    mdlzip.decompress(f"{folder}/f.mdlz", f"{folder}/g")
 what, groups, *paths = sys.argv[1:]
 os.setgroups(json.loads(groups)); os.setgid(1001); os.setuid(1001)
 getattr(mdlzip, what)(*paths)
