@@ -262,6 +262,9 @@ def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
         "decode_memory_bytes": info.decode_memory_bytes,
         "decode_threads": info.decode_threads,
         "decode_operations": info.decode_operations,
+        "context": info.context,
+        "first_read_bytes": info.first_read_bytes,
+        "later_read_bytes": info.later_read_bytes,
     }
 
 
