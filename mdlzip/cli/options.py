@@ -297,6 +297,15 @@ class Recipe(Settings):
             " solid or auto.",
         ),
     ] = "auto"
+    access: Annotated[
+        str | None,
+        typer.Option(
+            "--access",
+            metavar="TIME",
+            help="What a first read of a part may take, such as 5s. [default: all is decoded up to"
+            " 16 MiB, 2 MiB beyond]",
+        ),
+    ] = None
     seed: Annotated[
         int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")
     ] = 0
@@ -304,6 +313,7 @@ class Recipe(Settings):
     def chosen(self) -> Mapping[str, Any]:
         """Fields of `CompressOptions`."""
         more = {name: getattr(self, name) for name in ("method", "group_chunks", "context", "seed")}
+        more["access_s"] = None if self.access is None else parse_duration(self.access)
         return {**super().chosen(), **more}
 
 

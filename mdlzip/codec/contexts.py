@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,41 +11,49 @@ from mdlzip.codec.options import AUTO
 from mdlzip.symbols.context import CHUNK, GROUP, REFERENCE, SOLID, STRICT, Context
 from mdlzip.symbols.layout import Layout
 
-REFERENCE_BYTES = 1 << 20  # of text that all groups know
+REFERENCE_BYTES = 1 << 21  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
 _WAVE_CHUNKS = (128, 1024)  # enough for fast products; all are open at once and take memory
 _WAVES = 16  # at least so many, if they are large enough
 _LEAST_BITS = 10
 _BITS = (21, 23, 22)  # of the tables at most: 160 MiB
-_COPIED_BITS = (18, 20, 18)  # 18 MiB, for each unit that is decoded at a time
-SOLID_BYTES = 1 << 22  # up to here "auto" gives up access for size
+_COPIED_BITS = (20, 22, 20)  # 72 MiB, for each unit that is decoded at a time
+SOLID_BYTES = 1 << 24  # up to here a first read may decode all, unless it is bounded
+_READ_BYTES_PER_S = 150e3  # decoded for a read, on a slow machine
 
 
 def choose_context(
-    mode: str, layout: Layout, fits: Callable[[Context], bool] = lambda context: True
+    mode: str,
+    layout: Layout,
+    fits: Callable[[Context], bool] = lambda context: True,
+    access_s: float | None = None,
 ) -> Context:
     """The context of an archive; "auto" is settled by the size of the file.
 
     fits: whether an archive of a context could be decoded; until one is found that can be, the
-    tables get smaller.
+    tables get smaller. access_s: the time that the first read of an open archive may take; it
+    decides between the modes and how many reference groups there are.
     """
-    context = _wanted(mode, layout)
+    context = _wanted(mode, layout, access_s)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
         context = replace(context, table_bits=(trees, records, heads))
     return context if mode != AUTO or fits(context) else STRICT
 
 
-def _wanted(mode: str, layout: Layout) -> Context:
+def _wanted(mode: str, layout: Layout, access_s: float | None) -> Context:
+    most = math.inf if access_s is None else access_s * _READ_BYTES_PER_S
     if mode == AUTO:
-        mode = SOLID if layout.total_bytes <= SOLID_BYTES else REFERENCE
+        mode = SOLID if layout.total_bytes <= min(most, SOLID_BYTES) else REFERENCE
+    if mode == REFERENCE and most < 2 * layout.group_bytes:
+        mode = GROUP
     if layout.n_groups < 2 and mode in (REFERENCE, SOLID):
         mode = GROUP
     if mode == CHUNK:
         return STRICT
     if mode == REFERENCE:
-        references = _spread(layout)
+        references = _spread(layout, min(most - layout.group_bytes, REFERENCE_BYTES))
         known = min(len(references) * layout.group_bytes, layout.total_bytes)
         bits = _table_bits(known + layout.group_bytes, _COPIED_BITS)
         return Context(mode, bits, references=references)
@@ -53,10 +62,10 @@ def _wanted(mode: str, layout: Layout) -> Context:
     return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
 
 
-def _spread(layout: Layout) -> tuple[int, ...]:
-    """Groups at even distances."""
+def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
+    """Groups at even distances that hold `n_bytes`, at the most."""
     most = layout.n_groups // _REFERENCE_SHARE
-    count = max(1, min(most, REFERENCE_BYTES // layout.group_bytes))
+    count = max(1, min(most, int(n_bytes // layout.group_bytes)))
     edges = [layout.n_groups * (2 * i + 1) // (2 * count) for i in range(count)]
     return tuple(edges)
 

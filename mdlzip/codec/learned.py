@@ -197,7 +197,7 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
         )
         return need <= job.options.memory
 
-    return choose_context(job.options.context, job.layout, fits)
+    return choose_context(job.options.context, job.layout, fits, job.options.access_s)
 
 
 def _coded_units(

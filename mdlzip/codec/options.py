@@ -54,9 +54,10 @@ class CompressOptions:
     config_file, overrides ("train.peak_lr=0.01"): settings, later ones win. chunk_size: bytes,
     "auto" for what suits the file, None for 512 unless much is lost by that;
     group_chunks: chunks in a group, None for about 64 KiB. context: what a chunk may know beside
-    its own past: "chunk" (nothing), "group", "reference", "solid", or "auto". method: l0 method,
-    None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose method, or
-    the experts without a network, if that is smaller.
+    its own past: "chunk" (nothing), "group", "reference", "solid", or "auto".
+    access_s: seconds that a first read of the archive may take, None for any; for "auto". method:
+    l0 method, None for the preset's. weights: "coded" or "coo". fallback: keep a general-purpose
+    method, or the experts without a network, if that is smaller.
     work_dir: folder in which to keep checkpoints, None for that of the output. resume: go on from
     the checkpoint of an earlier call, with its settings. metrics: JSON lines about the training.
     append_metrics: add to that file if it exists. memory: limit for decoding, bytes.
@@ -73,6 +74,7 @@ class CompressOptions:
     chunk_size: int | str | None = None
     group_chunks: int | None = None
     context: str = AUTO
+    access_s: float | None = None
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
@@ -112,6 +114,7 @@ class CompressOptions:
         if self.context not in (AUTO, *MODES):
             raise UsageError(f"context = {self.context!r}: choose auto, {', '.join(MODES)}")
         check_budget(self.budget_s)
+        check_seconds("access_s", self.access_s)
         lengths = ("budget_s", "level", "steps")
         given = [name for name in lengths if getattr(self, name) is not None]
         if len(given) > 1:
@@ -163,12 +166,17 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
 
 def check_budget(seconds: object) -> None:
     """UsageError unless `seconds` is None or a finite time above 0."""
+    check_seconds("budget_s", seconds, "the budget")
+
+
+def check_seconds(name: str, seconds: object, called: str | None = None) -> None:
+    """UsageError unless `seconds`, of the option `name`, is None or a finite time above 0."""
     if seconds is None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise UsageError(f"budget_s must be a number of seconds, not {seconds!r}")
+        raise UsageError(f"{name} must be a number of seconds, not {seconds!r}")
     if not 0 < seconds < math.inf:
-        raise UsageError(f"the budget must be more than 0 seconds, not {seconds}")
+        raise UsageError(f"{called or name} must be more than 0 seconds, not {seconds}")
 
 
 def check_device(name: str) -> None:
