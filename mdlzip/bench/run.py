@@ -212,7 +212,7 @@ def run_model(
             raise VerifyFailed(f"{target} does not decode to {path}")
         info = codec.inspect(str(target), memory=options.memory)
         figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
-        if "weight_bytes" in figures:
+        if info.nnz:
             network, _ = codec.read_network(str(target), memory=options.memory)
             figures |= yardsticks(network, info.ledger["positions"] + info.ledger["values"])
     return ModelRun(info.method, dict(info.ledger), figures, settings(info), timer.seconds)

@@ -18,7 +18,7 @@ from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.writer import write_payload, write_stored
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.generic import Rivals, compete, hopeless, incompressible
+from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.job import Job
 from mdlzip.codec.learned import (
     check_fits,
@@ -161,7 +161,7 @@ def _run(job: Job, source: str) -> CompressReport:
         job.check_source()
         if job.target is not None and rival_bytes and not is_stream(job.target):
             check_space(job.target, rival_bytes // 2, "the archive")
-        if not given and job.corpus.size and not incompressible(job.corpus.size, rivals):
+        if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
             _learn(job, survey, work.files, rival_bytes, stack)
         return _write(job, rivals, source)
@@ -176,8 +176,6 @@ def _learn(
     if alone is not None:
         job.candidates[EXPERTS] = alone
         rival_bytes = alone if rival_bytes is None else min(alone, rival_bytes)
-    if job.skipped:
-        return
     try:
         train_on(job, job.tokens, work_dir, rival_bytes if job.options.fallback else None)
     except NoGain as reason:

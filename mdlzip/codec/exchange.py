@@ -16,6 +16,7 @@ from mdlzip.corpus import STDIN
 from mdlzip.errors import UsageError
 from mdlzip.fileio import check_output, checked_path, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES, READ_BLOCK_BYTES
+from mdlzip.networks.none import NoNetwork
 from mdlzip.quantised.memory import weights_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.resources import check_memory
@@ -30,6 +31,8 @@ def read_network(
         reader = ArchiveReader(file, total)
         if reader.header.method is not Method.LEARNED:
             raise UsageError(f"{src}: has no weights, it was kept as {reader.header.method.label}")
+        if isinstance(reader.config, NoNetwork):
+            raise UsageError(f"{src}: has no weights, the experts are alone in it")
         return load_weights(reader, memory, allow_slow=allow_slow), reader.layout
 
 

@@ -171,19 +171,14 @@ def _compress(
         payload.encode(method, blocks(), corpus.size, stream.write, level)
 
 
-def incompressible(size: int, rivals: Rivals) -> bool:
-    """Whether `size` bytes look like noise, to any method."""
-    return bool(rivals.sizes) and rivals.sizes[rivals.best] > INCOMPRESSIBLE * size
-
-
 def hopeless(layout: Layout, rivals: Rivals) -> str | None:
-    """Why training cannot pay for an original that is cut like `layout`; None if it may."""
+    """Why neither experts nor training can pay for an original cut like `layout`, or None."""
     best, size = rivals.sizes[rivals.best], layout.total_bytes
     if size == 0:
         return "the file is empty"
     frames = layout.n_groups * MIN_UNIT_BYTES
     if best <= stored_archive_bytes(0) + LEAST_MODEL_BYTES + frames:
         return f"{rivals.best.label} needs {best} bytes, less than any model and its index do"
-    if incompressible(size, rivals):
+    if best > INCOMPRESSIBLE * size:
         return "the data look random or compressed already"
     return None
