@@ -81,7 +81,7 @@ def shell(tmp_path: Path) -> Any:
 
 def test_what_the_readme_says_about_use(shell: Any, tmp_path: Path) -> None:
     lines = block(ROOT / "README.md", "sh", "mdlzip doctor").splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     for line in lines:
         before, after = SHORTER.get(line.split()[1], ("", ""))
         assert before in line
