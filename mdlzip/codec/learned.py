@@ -141,8 +141,7 @@ def _try_experts(job: Job, tokens: Tokens) -> int | None:
         tokens.expert_s = (last - first) * total / (total - done)
     job.alone = alone
     model = Model(config, job.layout, packed.data, packed.ledger, context)
-    tokens.expert_bytes = learned_archive_bytes(job.stored_name, model, lengths)
-    return tokens.expert_bytes
+    return learned_archive_bytes(job.stored_name, model, lengths)
 
 
 def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) -> None:

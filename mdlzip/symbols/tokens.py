@@ -32,15 +32,13 @@ class Tokens:
 
     Nothing is held in memory but what was asked for, so a file of any size takes the same. Any
     number of threads may read. expert_bits: float16, what each symbol costs the experts where they
-    have read the file; expert_bytes, expert_s: the archive that they alone would make of it, and
-    the seconds they took. Raises MdlzipError if the disk refuses.
+    have read the file; expert_s: the seconds that took. Raises MdlzipError if the disk refuses.
     """
 
     def __init__(self, layout: Layout, vocabulary: Vocabulary, folder: Path | None) -> None:
         self.layout, self.vocabulary, self._folder = layout, vocabulary, folder
         self._columns: list[Column] = []
         self.expert_bits: Column | None = None
-        self.expert_bytes: int | None = None
         self.expert_s = 0.0
         plain = np.dtype(np.int16 if len(vocabulary.merges) else np.uint8)
         self._symbols = self.new_column(plain)

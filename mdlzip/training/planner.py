@@ -152,8 +152,6 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
     passes = max(budget - coding_s, 0.1 * budget) / step_s * passes_per_step
     share = 0.62 + 0.2 / (0.3 + passes)
     expected = min(int(choice.lzma_bytes * share), total_bytes) + session.n_weights * 22 // 80
-    if tokens.expert_bytes is not None:  # with a network beside them it will not be more
-        expected = min(expected, tokens.expert_bytes)
     return Plan(
         choice.preset,
         choice.device,
