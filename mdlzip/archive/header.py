@@ -89,3 +89,8 @@ def unpack_header(buffer: bytes | bytearray | memoryview) -> Header:
     size = body.u48("size")
     body.finish()
     return Header(Method(method), mode, mtime_ns, size)
+
+
+def nearest_time(mtime_ns: int) -> int:
+    """The nearest time that a header can hold: those from 1677 to 2262."""
+    return max(-(1 << 63), min(mtime_ns, (1 << 63) - 1))

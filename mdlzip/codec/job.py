@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdlzip.archive.header import NO_METADATA, Header, Method
+from mdlzip.archive.header import NO_METADATA, Header, Method, nearest_time
 from mdlzip.archive.sections import storable_name
 from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, Progress, ShouldStop
 from mdlzip.corpus import Corpus
@@ -74,4 +74,4 @@ class Job:
         """The fixed header of an archive by that method."""
         corpus = self.corpus
         mode = NO_METADATA if corpus.mode is None else corpus.mode
-        return Header(method, mode, corpus.mtime_ns, corpus.size)
+        return Header(method, mode, nearest_time(corpus.mtime_ns), corpus.size)
