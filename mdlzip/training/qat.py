@@ -167,10 +167,10 @@ def _watched(model: Transformer, batches: list[Tensor]) -> _Watch:
 
 @torch.no_grad()
 def choose_stream_shift(model: Transformer, batches: list[Tensor]) -> int:
-    """The least s for which 2**-s of the residual stream fills at most half of what there is room
-    for.
+    """The smallest s such that the residual stream, scaled by 2**-s, uses at most half of the
+    predictor's range.
 
-    Every reader of the stream divides by its root mean square, so nobody sees its scale, and
+    Every reader of the stream divides by its root mean square, so its scale changes nothing, and
     nothing keeps it from growing in a long training. Networks with LayerNorm, or with positions
     that are added as they are, keep 0.
     """
@@ -184,7 +184,7 @@ def choose_stream_shift(model: Transformer, batches: list[Tensor]) -> int:
 def measure_curvature(
     matrices: Mapping[str, nn.Parameter], loss: Callable[[], float], seed: int = 0
 ) -> dict[str, float]:
-    """Name -> h: noise of variance v in every weight costs h v / 2 nats a weight and byte.
+    """Name -> h: noise of variance v in each of n weights raises the loss by n h v / 2 nats a byte.
 
     loss: mean nats per byte on a fixed sample. Measured by shaking the non-zero weights of one
     tensor at a time, half a root mean square from end to end, to either side: so the slope cancels.
