@@ -165,7 +165,11 @@ def settings(info: ArchiveInfo) -> dict[str, object]:
     """The model's shape and the cut into chunks and groups; empty if nothing was learned."""
     if info.config is None:
         return {}
-    cut = {"chunk_size": info.chunk_size, "group_chunks": info.group_chunks}
+    cut = {
+        "chunk_size": info.chunk_size,
+        "group_chunks": info.group_chunks,
+        "context": info.context,
+    }
     return {**asdict(info.config), **cut}
 
 
