@@ -252,7 +252,8 @@ class _Learned:
         self._reader = reader
         self._layout, self._units = reader.layout, reader.units
         self._network, self._fit = load(reader, machine)
-        check_memory(self._fit.memory_bytes + CACHED_BYTES + BATCH_BYTES, machine.memory)
+        kept = CACHED_BYTES + BATCH_BYTES + reader.units.known_bytes()
+        check_memory(self._fit.memory_bytes + kept, machine.memory)
         self._table, first = reader.jump_to_index()
         self._offsets = list(accumulate(map(frame_bytes, self._table.lengths), initial=first))
         self._cache: OrderedDict[int, bytes] = OrderedDict()

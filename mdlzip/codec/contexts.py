@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from mdlzip.codec.options import AUTO
+from mdlzip.errors import UsageError
+from mdlzip.limits import MAX_KNOWN_PLACES
 from mdlzip.symbols.context import CHUNK, GROUP, REFERENCE, SOLID, STRICT, Context
 from mdlzip.symbols.layout import Layout
 
@@ -20,6 +22,7 @@ _LEAST_BITS = 10
 _BITS = (21, 23, 22)  # of the tables at most: 160 MiB
 _COPIED_BITS = (20, 22, 20)  # 72 MiB, for each unit that is decoded at a time
 SOLID_BYTES = 1 << 24  # up to here a first read may decode all, unless it is bounded
+MOST_SOLID_BYTES = MAX_KNOWN_PLACES // 2  # chunks may not be full
 _READ_BYTES_PER_S = 150e3  # decoded for a read, on a slow machine
 
 
@@ -33,8 +36,11 @@ def choose_context(
 
     fits: whether an archive of a context could be decoded; until one is found that can be, the
     tables get smaller. access_s: the time that the first read of an open archive may take; it
-    decides between the modes and how many reference groups there are.
+    decides between the modes and how many reference groups there are. Raises UsageError for a file
+    that is too large for the mode.
     """
+    if mode == SOLID and layout.total_bytes > MOST_SOLID_BYTES:
+        raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
     context = _wanted(mode, layout, access_s)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)

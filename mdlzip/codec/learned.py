@@ -171,8 +171,9 @@ def write_with(job: Job, out: Output, network: IntegerNetwork, tokens: Tokens) -
 
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
-    check_operations(network.config, job.layout, len(packed.data), "a smaller --preset")
     context = _context(job, network, len(packed.data))
+    remedy = "a smaller --preset or another --context"
+    check_operations(network.config, job.layout, len(packed.data), remedy, context)
     model = Model(network.config, job.layout, packed.data, packed.ledger, context)
     header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
     with closing(units):

@@ -46,6 +46,12 @@ def test_auto_by_size_and_by_access() -> None:
     assert choose_context("auto", large, access_s=0.1).mode == "group"
 
 
+def test_solid_has_a_limit() -> None:
+    with pytest.raises(UsageError, match="files of up to"):
+        choose_context("solid", layout(1 << 31))
+    assert choose_context("auto", layout(1 << 40)).mode == "reference"
+
+
 def test_tables_shrink_until_they_fit() -> None:
     asked: list[Context] = []
 
