@@ -90,8 +90,7 @@ class _Known:
         def chunks_of(n_bytes: int) -> int:
             return -(-n_bytes // full) + -(-n_bytes // layout.group_bytes)
 
-        trees, records, heads = context.table_bits
-        tables = (32 << trees) + (8 << records) + (8 << heads) + _MAP_BYTES
+        tables = context.table_bytes + _MAP_BYTES
         known = _KNOWN_BYTES * layout.chunk_size * chunks_of(units.known_bytes())
         group = min(layout.group_bytes, layout.total_bytes)
         own = _OWN_BYTES * layout.chunk_size * chunks_of(group)
