@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
-from mdlzip.archive.general import content
-from mdlzip.archive.header import Header, Method
+from mdlzip.archive.bodies.general import General
+from mdlzip.archive.header import Header
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import harmless_name
 from mdlzip.codec.fitting import Fit, Machine, load
@@ -100,7 +100,7 @@ def decompress(
         if remove_source and source and opened:
             remove_if_same(source, opened)
     seconds = time.monotonic() - began
-    return DecompressReport(str(src), target, header.method.label, header.size, seconds)
+    return DecompressReport(str(src), target, reader.body.label, header.size, seconds)
 
 
 def _metadata(header: Header, archive: os.stat_result | None) -> Metadata:
@@ -158,10 +158,11 @@ def decode_archive(
     The reader must be fresh. When this returns, the digest of what was fed to `sink` is the
     archive's; on CorruptArchive whatever `sink` got is worthless.
     """
-    if reader.header.method is Method.LEARNED:
-        blocks = learned_blocks(reader, machine)
+    body = reader.body
+    if isinstance(body, General):
+        blocks = body.content(reader, machine.memory)
     else:
-        blocks = content(reader, machine.memory)
+        blocks = learned_blocks(reader, machine)
     hasher, done, size = sha256(), 0, reader.header.size
     # Closed at once, whatever happens: threads that work ahead must not outlive their reader.
     with closing(blocks), plain_errors("cannot read the archive"):

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.encode import compress
@@ -29,8 +29,8 @@ def read_network(
     """The network and the cut of a learned archive; UsageError if another method was used."""
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        if reader.header.method is not Method.LEARNED:
-            raise UsageError(f"{src}: has no weights, it was kept as {reader.header.method.label}")
+        if reader.body is not LEARNED:
+            raise UsageError(f"{src}: has no weights, it was kept as {reader.body.label}")
         if isinstance(reader.config, NoNetwork):
             raise UsageError(f"{src}: has no weights, the experts are alone in it")
         return load_weights(reader, memory, allow_slow=allow_slow), reader.layout

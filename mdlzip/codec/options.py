@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdlzip import limits
-from mdlzip.archive.header import Method
 from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.networks.none import NoNetwork
 from mdlzip.symbols.context import MODES
 
 if TYPE_CHECKING:
+    from mdlzip.archive.bodies.base import Body
     from mdlzip.networks.registry import NetworkConfig
 
 Progress = Callable[[str, float, float, str], None]
@@ -273,9 +273,9 @@ class ArchiveInfo:
     n_weights: int | None = None
 
 
-def method_label(method: Method, config: NetworkConfig | None = None) -> str:
+def method_label(body: Body, config: NetworkConfig | None = None) -> str:
     """What reports call a method: "learned" has a network, "experts" has none."""
-    return EXPERTS if isinstance(config, NoNetwork) else method.label
+    return EXPERTS if isinstance(config, NoNetwork) else body.label
 
 
 def no_progress(phase: str, done: float, total: float, note: str) -> None:
