@@ -19,12 +19,11 @@ from mdlzip.archive.bodies.general import General
 from mdlzip.archive.header import Header
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import harmless_name
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.fitting import Fit, Machine, load
 from mdlzip.codec.options import (
     SUFFIX,
     DecompressReport,
-    Progress,
-    check_device,
     no_progress,
 )
 from mdlzip.corpus import STDIN, is_standard_stream
@@ -43,6 +42,7 @@ from mdlzip.fileio import (
     restored_mode,
 )
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.process.devices import pick_device
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
 from mdlzip.symbols.context import REFERENCE, Units
@@ -61,7 +61,7 @@ def decompress(
     memory: int = DEFAULT_MEMORY_BYTES,
     device: str = "auto",
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     remove_source: bool = False,
     stored_name: bool = False,
     allow_slow: bool = False,
@@ -119,7 +119,7 @@ def test(
     memory: int = DEFAULT_MEMORY_BYTES,
     device: str = "auto",
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     allow_slow: bool = False,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
@@ -150,7 +150,7 @@ def decode_archive(
     reader: ArchiveReader,
     sink: Sink,
     machine: Machine,
-    progress: Progress,
+    progress: OnProgress,
     phase: str = "decode",
 ) -> Header:
     """Feed the original to `sink` in order and check every checksum of the archive.
@@ -251,16 +251,6 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
         )
     except ExportRefused as error:
         raise CorruptArchive(f"weights section: {error}") from error
-
-
-def pick_device(name: str) -> str:
-    """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
-    if name == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(name)
-    return name
 
 
 def _check_units(found: array[int], expected: array[int], first: int) -> None:

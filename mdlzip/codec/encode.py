@@ -14,6 +14,7 @@ import numpy as np
 from mdlzip.archive.bodies.general import General
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
@@ -31,7 +32,6 @@ from mdlzip.codec.options import (
     SUFFIX,
     CompressOptions,
     CompressReport,
-    Progress,
     ShouldStop,
     no_progress,
 )
@@ -73,7 +73,7 @@ def compress(
     dst: str | Path | None = None,
     options: CompressOptions | None = None,
     *,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     network: IntegerNetwork | None = None,
     check_target: Callable[[Path], None] | None = None,

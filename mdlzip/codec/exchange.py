@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.reader import ArchiveReader
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.encode import compress
 from mdlzip.codec.fitting import load_weights
-from mdlzip.codec.options import CompressOptions, CompressReport, Progress
+from mdlzip.codec.options import CompressOptions, CompressReport
 from mdlzip.corpus import STDIN
 from mdlzip.errors import UsageError
 from mdlzip.fileio import check_output, checked_path, open_output, plain_errors
@@ -76,7 +77,7 @@ def import_weights(
     dst: str | Path | None = None,
     options: CompressOptions | None = None,
     *,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> CompressReport:
     """Code `src` with the weights of a safetensors file and the chunk size stated there."""
     from mdlzip.archive.exchange import import_safetensors

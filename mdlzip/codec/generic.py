@@ -18,7 +18,8 @@ from mdlzip.archive.bodies.general import General
 from mdlzip.archive.header import HEADER_BYTES
 from mdlzip.archive.index import MIN_UNIT_BYTES
 from mdlzip.archive.sections import DIGEST_BYTES
-from mdlzip.codec.options import Progress, ShouldStop
+from mdlzip.callbacks import OnProgress
+from mdlzip.codec.options import ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors, temporary_folder
@@ -73,7 +74,7 @@ class Rivals:
 def compete(
     corpus: Corpus,
     name: str | None,
-    progress: Progress,
+    progress: OnProgress,
     should_stop: ShouldStop,
     *,
     memory: int = DEFAULT_MEMORY_BYTES,
@@ -115,7 +116,7 @@ class _Race:
         self,
         corpus: Corpus,
         rivals: Rivals,
-        progress: Progress,
+        progress: OnProgress,
         should_stop: ShouldStop,
         threads: int,
     ) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from mdlzip.archive.bodies.base import Body
 from mdlzip.archive.header import NO_METADATA, Header, nearest_time
 from mdlzip.archive.sections import storable_name
-from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, Progress, ShouldStop
+from mdlzip.callbacks import OnProgress
+from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.layout import Layout
@@ -31,7 +32,7 @@ class Job:
     corpus: Corpus
     target: Path | None
     options: CompressOptions
-    progress: Progress
+    progress: OnProgress
     should_stop: ShouldStop
     figures: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)

@@ -13,13 +13,13 @@ from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.ledger import Ledger
 from mdlzip.codec.contexts import choose_context
-from mdlzip.codec.decode import pick_device
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import Output
 from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.registry import NetworkConfig, n_cells
+from mdlzip.process.devices import pick_device
 from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations

@@ -176,7 +176,7 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     settings = parse_settings(call.runs.settings, "--set")
     call.log.check_folder(call.output, [call.data])
 
-    from mdlzip.codec.decode import pick_device
+    from mdlzip.process.devices import pick_device
     from mdlzip.studies.classifiers.recipes import RECIPES
     from mdlzip.studies.classifiers.sweep import Sweep, run_sweep, write_summary
     from mdlzip.training.cpu import settled_cpu

@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import UsageError
 from mdlzip.studies.run_log import Key, RunLog
 from mdlzip.studies.students.figures import draw_figures
 from mdlzip.studies.students.training import (
     FINE_TUNING,
     FULL_BATCH,
-    OnProgress,
     Setting,
     train_students,
 )
