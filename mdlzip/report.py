@@ -71,11 +71,6 @@ def ledger_rows(ledger: Mapping[str, int], original_bytes: int) -> list[LedgerRo
     ]
 
 
-def ledger_gap(ledger: Mapping[str, int], archive_bytes: int) -> int:
-    """Archive bytes that no line accounts for; anything but 0 is a defect."""
-    return archive_bytes - sum(ledger.values())
-
-
 def weight_bytes(ledger: Mapping[str, int]) -> int:
     """Bytes of the stored model: positions, values and scales."""
     return sum(ledger.get(line, 0) for line in WEIGHT_LINES)

@@ -139,20 +139,16 @@ def make_archive(
 
 def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     """A stored, zstd or xz archive, whether or not that is the smallest."""
-    from mdlzip.archive import payload
-    from mdlzip.archive.blocks import block_sums
-    from mdlzip.archive.header import Header, Method
-    from mdlzip.archive.writer import write_payload, write_stored
+    from mdlzip.archive.bodies import COMPRESSED, GENERAL
+    from mdlzip.archive.header import Header
 
-    kind = Method[method.upper()]
-    header = Header(kind, 0o644, 1_700_000_000_123_456_789, len(data))
-    out, digest = io.BytesIO(), sha256(data).digest()
-    if kind is Method.STORED:
-        write_stored(out, header, [data], digest)
-    else:
-        stream = io.BytesIO()
-        payload.encode(kind, [data], len(data), stream.write)
-        write_payload(out, header, name, stream, block_sums([data]), digest)
+    body = next(body for body in GENERAL if body.label == method)
+    header = Header(body.number, 0o644, 1_700_000_000_123_456_789, len(data))
+    out, stream = io.BytesIO(), io.BytesIO()
+    for compressed in COMPRESSED:
+        if compressed is body:
+            compressed.compress([data], len(data), stream.write, compressed.hardest)
+    body.write(out, header, name, [data], stream, sha256(data).digest())
     return out.getvalue()
 
 

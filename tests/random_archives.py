@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from mdlzip.archive.header import Header, Method
+from mdlzip.archive.bodies import LEARNED
+from mdlzip.archive.bodies.learned import Model
+from mdlzip.archive.header import Header
 from mdlzip.archive.weights import pack_weights
-from mdlzip.archive.writer import Model, write_learned
 from mdlzip.config import ModelConfig
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.context import STRICT, Context, Units
@@ -39,8 +40,8 @@ def archive_of(
     model = Model(network.config, layout, packed.data, packed.ledger, context)
     units = [(coded, 0)] * len(Units(layout, context))
     out = io.BytesIO()
-    header = Header(Method.LEARNED, 0o644, 0, layout.total_bytes)
-    write_learned(out, header, None, model, units, bytes(32))
+    header = Header(LEARNED.number, 0o644, 0, layout.total_bytes)
+    LEARNED.write(out, header, None, model, units, bytes(32))
     return out.getvalue()
 
 

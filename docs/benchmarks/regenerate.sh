@@ -47,5 +47,5 @@ table | while read -r name budget chunk file bytes; do
         continue
     fi
     mdlzip bench "$(source_of "$name" "$file" "$bytes")" --budget "$budget" --chunk-size "$chunk" \
-        --output "$here/$name.json" --force < /dev/null
+        --context chunk --output "$here/$name.json" --force < /dev/null
 done

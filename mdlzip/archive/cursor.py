@@ -61,10 +61,6 @@ class Cursor:
         """Six bytes, little-endian."""
         return self._unsigned(6, what)
 
-    def u64(self, what: str) -> int:
-        """Eight bytes, little-endian."""
-        return self._unsigned(8, what)
-
     def i64(self, what: str) -> int:
         """Eight bytes, little-endian, two's complement."""
         return int.from_bytes(self.take(8, what), "little", signed=True)

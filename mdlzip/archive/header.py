@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from zlib import crc32
 
 from mdlzip.archive.cursor import Cursor
@@ -17,29 +16,15 @@ NO_METADATA = 0xFFFF  # mode of an archive made from a pipe: nothing to restore
 MAX_MODE = 0o777
 
 
-class Method(IntEnum):
-    """How the original is stored; the low three bits of byte 5."""
-
-    STORED = 0
-    ZSTD = 1
-    XZ = 2
-    LEARNED = 3
-
-    @property
-    def label(self) -> str:
-        """The method's name in reports: "stored", "zstd", "xz" or "learned"."""
-        return self.name.lower()
-
-
 @dataclass(frozen=True)
 class Header:
     """What the fixed header says.
 
-    mode: permission bits 0..0o777, or NO_METADATA; mtime_ns: nanoseconds since 1970, int64;
-    size: bytes of the original, below 2**48.
+    method: number of the body, 0..7, see `bodies`; mode: permission bits 0..0o777, or NO_METADATA;
+    mtime_ns: nanoseconds since 1970, int64; size: bytes of the original, below 2**48.
     """
 
-    method: Method
+    method: int
     mode: int
     mtime_ns: int
     size: int
@@ -80,15 +65,13 @@ def unpack_header(buffer: bytes | bytearray | memoryview) -> Header:
     method = body.u8("method")
     if method >> 3:
         raise body.fail("method", f"has reserved bits set ({method:#04x})")
-    if method not in list(Method):
-        raise body.fail("method", f"{method} is unknown")
     mode = body.u16("mode")
     if mode > MAX_MODE and mode != NO_METADATA:
         raise body.fail("mode", f"{mode:#o} has bits beyond rwxrwxrwx")
     mtime_ns = body.i64("mtime")
     size = body.u48("size")
     body.finish()
-    return Header(Method(method), mode, mtime_ns, size)
+    return Header(method, mode, mtime_ns, size)
 
 
 def nearest_time(mtime_ns: int) -> int:

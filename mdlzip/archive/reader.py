@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from mdlzip.archive.blocks import table_bytes, unpack_table
+from mdlzip.archive.bodies import body_of
 from mdlzip.archive.config_section import unpack_config
 from mdlzip.archive.context_section import context_ceiling, unpack_context
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.archive.header import HEADER_BYTES, Method, unpack_header
+from mdlzip.archive.header import HEADER_BYTES, unpack_header
 from mdlzip.archive.index import (
     MIN_UNIT_BYTES,
     UnitTable,
@@ -54,35 +55,33 @@ from mdlzip.symbols.layout import Layout
 class ArchiveReader:
     """One pass over an archive.
 
-    Attributes after construction: header, name (None if not stored), and for learned archives
+    Attributes after construction: header, body, name (None if not stored), and for learned archives
     config, layout, context and units. Then, in this order: `weights()`, `frames()` to its end,
     `finish()` for learned archives, which puts the original's SHA-256 into `digest`; for the others
-    see `general`.
+    see `bodies.general`.
 
     total: size of the archive if known (a seekable file), so that truncation is seen at once.
     Every method raises CorruptArchive (the header also UnsupportedVersion).
     """
 
     def __init__(self, file: Readable, total: int | None = None) -> None:
+        self._file = file
         self.source = ByteSource(file)
         self.total = total
         head = self.source.exactly(HEADER_BYTES, "header") if total is None else self._head()
         self.header = unpack_header(head)
+        self.body = body_of(self.header.method)
+        self._footer_bytes = self.body.footer_bytes(self.header.size)
         self.name: str | None = None
         self.optional: list[int] = []
         self.table = UnitTable.empty()
         self.digest = b""
-        method, size = self.header.method, self.header.size
-        if method is Method.STORED:
-            self._check_end(size)
-            return
-        if size == 0:
-            raise CorruptArchive(f"header: nothing is kept as {method.label}; it must be stored")
-        self._section = self._after_name()
-        if method is Method.LEARNED:
-            self._read_configuration()
-        else:
-            self._read_payload_header()
+        self.body.begin(self)
+
+    def again(self) -> ArchiveReader:
+        """A fresh reader of the archive; only on a seekable file."""
+        self.source.seek(0)
+        return ArchiveReader(self._file, self.total)
 
     def _head(self) -> bytes | bytearray:
         """The header of a file; what is too short to be an archive is named by its first bytes."""
@@ -95,25 +94,21 @@ class ArchiveReader:
                 " truncated or damaged"
             )
 
-    def _check_end(self, data_bytes: int) -> None:
+    def check_end(self, data_bytes: int) -> None:
         """After the header of the data: compare where they end with the size of the file.
 
         CorruptArchive says how many bytes are missing or follow.
         """
-        end = self.source.offset + data_bytes + self._footer_bytes()
+        end = self.source.offset + data_bytes + self._footer_bytes
         self._check_total(end)
         if self.total is not None and self.total > end:
             self.source.seek(end)
             self.source.expect_end(self.total)
 
-    def _footer_bytes(self) -> int:
-        """Bytes behind the data: offset of the index or block checksums, then the digest."""
-        if self.header.method is Method.LEARNED:
-            return INDEX_OFFSET_BYTES + DIGEST_BYTES
-        return table_bytes(self.header.size) + DIGEST_BYTES
-
-    def _after_name(self) -> SectionHeader:
-        """Read the name and skip optional sections; returns the header that follows them."""
+    def begin_sections(self) -> None:
+        """Read the name and skip optional sections, up to the header that follows them."""
+        if self.header.size == 0:
+            raise CorruptArchive(f"header: nothing is kept as {self.body.label}; it must be stored")
         section = read_section_header(self.source)
         if section.kind == Kind.NAME:
             self.name = unpack_name(read_payload(self.source, section, MAX_NAME_BYTES))
@@ -126,7 +121,7 @@ class ArchiveReader:
             last = section.kind
             self.optional.append(section.length)
             section = read_section_header(self.source)
-        return section
+        self._section = section
 
     def _expect(self, section: SectionHeader, kind: Kind) -> None:
         if section.kind != kind:
@@ -135,7 +130,8 @@ class ArchiveReader:
                 f" (offset {section.offset})"
             )
 
-    def _read_configuration(self) -> None:
+    def begin_configuration(self) -> None:
+        """Read configuration and context of a learned archive, up to its weights."""
         self._expect(self._section, Kind.CONFIGURATION)
         base = self.source.offset
         payload = read_payload(self.source, self._section, MAX_CONFIG_BYTES)
@@ -159,7 +155,7 @@ class ArchiveReader:
         section = self._section
         self._expect(section, Kind.WEIGHTS)
         check_length(section, WEIGHT_BYTES_PER_CELL * n_cells(self.config) + WEIGHT_SLACK_BYTES)
-        self._check_total(self.source.offset + section.length + self._footer_bytes())
+        self._check_total(self.source.offset + section.length + self._footer_bytes)
         return SectionSource(self.source, section.length, section.seed, section.label)
 
     def end_of(self, part: SectionSource) -> None:
@@ -240,7 +236,7 @@ class ArchiveReader:
             raise
 
     def _index_from_footer(self, start: int) -> UnitTable:
-        end = (self.total or 0) - self._footer_bytes()
+        end = (self.total or 0) - self._footer_bytes
         self.source.seek(max(start, end))
         (offset,) = struct.unpack("<Q", self.source.exactly(INDEX_OFFSET_BYTES, "footer"))
         if not start <= offset < end:
@@ -264,18 +260,13 @@ class ArchiveReader:
         self.table = UnitTable.empty()
         return table
 
-    @property
-    def data_bytes(self) -> int:
-        """Stored, zstd, xz: bytes that hold the original, as the header declares."""
-        stored = self.header.method is Method.STORED
-        return self.header.size if stored else self._section.length
-
     def payload(self) -> SectionSource:
-        """Zstd, xz: the compressed stream; `end_of` must follow when it is decoded."""
+        """The compressed stream; `end_of` must follow when it is decoded."""
         section = self._section
         return SectionSource(self.source, section.length, section.seed, section.label)
 
-    def _read_payload_header(self) -> None:
+    def begin_payload(self) -> None:
+        """Check the header of the payload section, behind which the compressed stream begins."""
         section, size = self._section, self.header.size
         self._expect(section, Kind.PAYLOAD)
         check_length(section, 2 * size + EXPANSION_SLACK)
@@ -283,10 +274,10 @@ class ArchiveReader:
             raise CorruptArchive(
                 f"payload section: {section.length} bytes cannot hold the {size} declared"
             )
-        self._check_end(section.length)
+        self.check_end(section.length)
 
     def footer(self) -> array[int]:
-        """Stored, zstd, xz: the block checksums behind the data; reads the digest, too."""
+        """The block checksums behind the data of a general body; reads the digest, too."""
         table = unpack_table(self.source.exactly(table_bytes(self.header.size), "block checksums"))
         self._read_digest()
         return table

@@ -18,8 +18,9 @@ from typing import BinaryIO
 from zlib import crc32
 
 from mdlzip.archive.blocks import CRC_BYTES, table_bytes, unpack_table
+from mdlzip.archive.bodies import body_of
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.archive.header import HEADER_BYTES, Method, unpack_header
+from mdlzip.archive.header import HEADER_BYTES, unpack_header
 from mdlzip.archive.index import UnitTable, coded_ceiling, index_ceiling, unpack_index
 from mdlzip.archive.reader import frame_bytes
 from mdlzip.archive.repair import mended
@@ -65,7 +66,7 @@ class Copy:
         self.places: set[int] = set()
         self._payload_bytes = 0
         self.header, self.header_repaired = self._read_header()
-        if self.header is not None and unpack_header(self.header).method is Method.STORED:
+        if self.header is not None and not body_of(unpack_header(self.header).method).has_sections:
             self.data_at = HEADER_BYTES
         else:
             self._read_sections()

@@ -74,21 +74,6 @@ def unpack_weights(buffer: bytes | bytearray | memoryview, config: NetworkConfig
     return IntegerNetwork(config, tensors, exponents, vocabulary)
 
 
-def code_cost_bits(network: IntegerNetwork) -> dict[str, float]:
-    """Bits that the coded mode spends on each tensor's codes, by name; steps are not in it."""
-    from mdlzip.coding.weight_model import WeightEncoder
-
-    encoder, specs = WeightEncoder(), tensor_specs(network.config)
-    costs: dict[str, float] = {}
-    before = 0.0
-    for name, tensor in network.tensors.items():
-        encoder.encode(specs[name].bands, tensor.codes)
-        total = sum(encoder.spent_bits)
-        costs[name] = total - before
-        before = total
-    return costs
-
-
 # --- coded mode ---------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.weight_coders import yardsticks
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import MissingFile, UsageError, VerifyFailed
 from mdlzip.fileio import COPY_BLOCK_BYTES
 from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions
 
 T = TypeVar("T")
-OnProgress = Callable[[str, float, float, str], None]
 _LIBRARIES = ("torch", "numpy", "zstandard", "brotli", "pyppmd")
 
 

@@ -13,8 +13,7 @@ from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.call_files import check_written
 from mdlzip.cli.console import info, table
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.progress import under_way
 from mdlzip.cli.terminal import STDIO, check_input, check_output
 from mdlzip.cli.values import parse_path
 from mdlzip.errors import UsageError
@@ -83,10 +82,7 @@ def bench(
 
     def one(file: str) -> Outcome:
         check_input(file, archive=False)
-        with (
-            StopSwitch().installed(),
-            make_progress(display.progress, quiet=display.quiet) as show,
-        ):
+        with under_way(display.progress, quiet=display.quiet) as show:
             measured = run_bench(
                 Path(file),
                 against=names,

@@ -13,8 +13,7 @@ from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.call_files import CallFiles
 from mdlzip.cli.console import info
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.progress import under_way
 from mdlzip.cli.terminal import (
     STDIO,
     check_input,
@@ -111,10 +110,7 @@ def decompress(
             seen.begin(file)
         check_input(file, archive=True)
         check_output(dst, force=force, silent=display.is_silent())
-        with (
-            StopSwitch().installed(),
-            make_progress(display.progress, quiet=display.quiet) as show,
-        ):
+        with under_way(display.progress, quiet=display.quiet) as show:
             if rescue.salvage:
                 saved = codec.salvage(
                     file,

@@ -79,7 +79,7 @@ def _predicts_with() -> str:
     """What computes the predictions of an archive here, if no device is named."""
     import torch
 
-    from mdlzip.codec.decode import pick_device
+    from mdlzip.process.devices import pick_device
 
     if (device := pick_device("auto")) != "cpu":
         return f"torch on {device}, products of float32 and float64"

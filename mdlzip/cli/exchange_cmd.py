@@ -10,7 +10,7 @@ import typer
 from mdlzip.cli import options as opt
 from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress
+from mdlzip.cli.progress import under_way
 from mdlzip.cli.show import ledger_table, sizes_line
 from mdlzip.cli.signals import StopSwitch
 from mdlzip.cli.terminal import (
@@ -82,10 +82,7 @@ def import_weights(
     def one(file: str) -> Outcome:
         check_input(file, archive=False)
         check_output(dst, force=force, silent=display.is_silent())
-        with (
-            StopSwitch().installed(),
-            make_progress(display.progress, quiet=display.quiet) as show,
-        ):
+        with under_way(display.progress, quiet=display.quiet) as show:
             report = codec.import_weights(weights, file, dst, options, on_progress=show)
         text = sizes_line(file, report.original_bytes, report.archive_bytes, report.method)
         text += "\n" + ledger_table(report.ledger, report.original_bytes)

@@ -6,10 +6,12 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mdlzip.cli.console import event, speaks_events, to_stderr
+from mdlzip.cli.signals import StopSwitch
 from mdlzip.errors import UsageError
 from mdlzip.report import printable
 
@@ -56,6 +58,13 @@ def make_progress(mode: str, *, quiet: bool) -> Progress:
     if mode == "always" or (sys.stderr.isatty() and not dumb):
         return BarProgress(force=mode == "always")
     return PlainProgress()
+
+
+@contextlib.contextmanager
+def under_way(mode: str, *, quiet: bool) -> Iterator[Progress]:
+    """The display of a work that a signal ends at once, by an exception that unwinds the stack."""
+    with StopSwitch().installed(), make_progress(mode, quiet=quiet) as show:
+        yield show
 
 
 def warn(show: Progress, text: str, *, quiet: bool) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from mdlzip.cli import options as opt
 from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.progress import under_way
 from mdlzip.cli.terminal import check_input, files_or_stdin
 from mdlzip.report import printable
 
@@ -20,10 +19,7 @@ def test(files: opt.Files = None, *, machine: opt.Decoding, display: opt.Display
 
     def one(file: str) -> Outcome:
         check_input(file, archive=True)
-        with (
-            StopSwitch().installed(),
-            make_progress(display.progress, quiet=display.quiet) as show,
-        ):
+        with under_way(display.progress, quiet=display.quiet) as show:
             codec.test(file, on_progress=show, **where)
         return Outcome({"file": file, "ok": True}, f"{printable(file)}: OK")
 

@@ -136,7 +136,7 @@ def check_device(name: str) -> None:
         return
     if not _DEVICE.fullmatch(name):
         raise UsageError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
-    from mdlzip.codec.decode import pick_device
+    from mdlzip.process.devices import pick_device
 
     pick_device(name)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mdlzip.callbacks import OnProgress
+
 if TYPE_CHECKING:
     from mdlzip.codec.access import ArchiveFile, copy_range, open_archive
     from mdlzip.codec.access import open_archive as open
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
         CompressOptions,
         CompressReport,
         DecompressReport,
-        Progress,
         SalvageReport,
     )
     from mdlzip.codec.salvaging import salvage
@@ -42,7 +43,6 @@ _HOME = {
     "CompressOptions": "options",
     "CompressReport": "options",
     "DecompressReport": "options",
-    "Progress": "options",
     "SalvageReport": "options",
     "WARNING": "options",
 }
@@ -64,7 +64,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "CompressOptions",
     "CompressReport",
     "DecompressReport",
-    "Progress",
+    "OnProgress",
     "SalvageReport",
     "WARNING",
 ]

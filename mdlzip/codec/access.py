@@ -10,20 +10,17 @@ from contextlib import closing
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 from zlib import crc32
 
-from mdlzip.archive.blocks import compared
+from mdlzip.archive.bodies.general import General, Part
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.archive.general import block_table, content
-from mdlzip.archive.header import HEADER_BYTES, Method
-from mdlzip.archive.payload import memory_bytes
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.codec.decode import split_unit, unit_decoder
 from mdlzip.codec.fitting import Machine, load
 from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
 from mdlzip.fileio import Metadata, checked_path, open_output, plain_errors
-from mdlzip.limits import CHECK_BLOCK_BYTES, DEFAULT_MEMORY_BYTES
+from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.resources import check_memory
 
 if TYPE_CHECKING:
@@ -36,13 +33,6 @@ CACHED_BYTES = 1 << 23
 BATCH_BYTES = 1 << 23  # groups of a long read are decoded together, this much at a time
 
 
-class _Part(Protocol):
-    """One method's way of getting at a range of the original."""
-
-    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes start..stop-1, in order; 0 <= start < stop <= size."""
-
-
 class ArchiveFile:
     """An archive opened for random access; a context manager. Not for use by several threads.
 
@@ -50,7 +40,7 @@ class ArchiveFile:
     compared; only `mdlzip.test` compares that of the whole.
     """
 
-    def __init__(self, file: BinaryIO, size: int, part: _Part) -> None:
+    def __init__(self, file: BinaryIO, size: int, part: Part) -> None:
         self.size = size
         self._file = file
         self._part = part
@@ -112,13 +102,12 @@ def open_archive(
         total = file.seek(0, io.SEEK_END)
         file.seek(0)
         reader = ArchiveReader(file, total)
-        part: _Part
-        if reader.header.method is Method.STORED:
-            part = _Stored(file, reader, machine)
-        elif reader.header.method is Method.LEARNED:
-            part = _Learned(file, reader, machine)
+        body = reader.body
+        part: Part
+        if isinstance(body, General):
+            part = body.part(file, reader, machine.memory)
         else:
-            part = _Sequential(file, total, machine)
+            part = _Learned(file, reader, machine)
         return ArchiveFile(file, reader.header.size, part)
     except BaseException:
         file.close()
@@ -189,59 +178,6 @@ def copy_range(
                 out.write(block)
             out.commit(Metadata())
     return first, last
-
-
-class _Stored:
-    """Any block of the file, compared with its checksum."""
-
-    def __init__(self, file: BinaryIO, reader: ArchiveReader, machine: Machine) -> None:
-        check_memory(memory_bytes(0, reader.header.size), machine.memory)
-        self._file = file
-        self._size = reader.header.size
-        self._table = block_table(reader)
-
-    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
-        for number in range(start // CHECK_BLOCK_BYTES, -(-stop // CHECK_BLOCK_BYTES)):
-            base = number * CHECK_BLOCK_BYTES
-            length = min(CHECK_BLOCK_BYTES, self._size - base)
-            self._file.seek(HEADER_BYTES + base)
-            data = self._file.read(length)
-            if len(data) != length:
-                raise CorruptArchive("the archive ends within the stored data")
-            compared(data, self._table[number], number)
-            yield data[max(0, start - base) : stop - base]
-
-
-class _Sequential:
-    """A decoder that only runs forward; it starts anew for a read before its position."""
-
-    def __init__(self, file: BinaryIO, total: int, machine: Machine) -> None:
-        self._file = file
-        self._total = total
-        self._machine = machine
-        self._start()
-
-    def _start(self) -> None:
-        self._file.seek(0)
-        reader = ArchiveReader(self._file, self._total)
-        self._content = content(reader, self._machine.memory)
-        self._block, self._block_start = b"", 0
-
-    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
-        if start < self._block_start:
-            self._start()
-        while start < stop:
-            inside = start - self._block_start
-            if inside < len(self._block):
-                piece = self._block[inside : inside + stop - start]
-                start += len(piece)
-                yield piece
-            else:
-                self._block_start += len(self._block)
-                self._block = b""
-                self._block = next(self._content, b"")
-                if not self._block:
-                    raise CorruptArchive("the compressed stream ends too soon")
 
 
 class _Learned:

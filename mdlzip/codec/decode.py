@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
-from mdlzip.archive.general import content
-from mdlzip.archive.header import Header, Method
+from mdlzip.archive.bodies.general import General
+from mdlzip.archive.header import Header
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import harmless_name
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.fitting import Fit, Machine, load
 from mdlzip.codec.options import (
     SUFFIX,
     DecompressReport,
-    Progress,
-    check_device,
     no_progress,
 )
 from mdlzip.corpus import STDIN, is_standard_stream
@@ -43,6 +42,7 @@ from mdlzip.fileio import (
     restored_mode,
 )
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
+from mdlzip.process.devices import pick_device
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
 from mdlzip.symbols.context import REFERENCE, Units
@@ -61,7 +61,7 @@ def decompress(
     memory: int = DEFAULT_MEMORY_BYTES,
     device: str = "auto",
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     remove_source: bool = False,
     stored_name: bool = False,
     allow_slow: bool = False,
@@ -100,7 +100,7 @@ def decompress(
         if remove_source and source and opened:
             remove_if_same(source, opened)
     seconds = time.monotonic() - began
-    return DecompressReport(str(src), target, header.method.label, header.size, seconds)
+    return DecompressReport(str(src), target, reader.body.label, header.size, seconds)
 
 
 def metadata_of(header: Header, archive: os.stat_result | None) -> Metadata:
@@ -119,7 +119,7 @@ def test(
     memory: int = DEFAULT_MEMORY_BYTES,
     device: str = "auto",
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     allow_slow: bool = False,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
@@ -150,7 +150,7 @@ def decode_archive(
     reader: ArchiveReader,
     sink: Sink,
     machine: Machine,
-    progress: Progress,
+    progress: OnProgress,
     phase: str = "decode",
 ) -> Header:
     """Feed the original to `sink` in order and check every checksum of the archive.
@@ -158,10 +158,11 @@ def decode_archive(
     The reader must be fresh. When this returns, the digest of what was fed to `sink` is the
     archive's; on CorruptArchive whatever `sink` got is worthless.
     """
-    if reader.header.method is Method.LEARNED:
-        blocks = learned_blocks(reader, machine)
+    body = reader.body
+    if isinstance(body, General):
+        blocks = body.content(reader, machine.memory)
     else:
-        blocks = content(reader, machine.memory)
+        blocks = learned_blocks(reader, machine)
     hasher, done, size = sha256(), 0, reader.header.size
     # Closed at once, whatever happens: threads that work ahead must not outlive their reader.
     with closing(blocks), plain_errors("cannot read the archive"):
@@ -250,16 +251,6 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
         )
     except ExportRefused as error:
         raise CorruptArchive(f"weights section: {error}") from error
-
-
-def pick_device(name: str) -> str:
-    """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
-    if name == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(name)
-    return name
 
 
 def _check_units(found: array[int], expected: array[int], first: int) -> None:

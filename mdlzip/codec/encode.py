@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mdlzip.archive.blocks import block_sums
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies.general import General
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.archive.writer import write_payload, write_stored
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
@@ -33,7 +32,6 @@ from mdlzip.codec.options import (
     SUFFIX,
     CompressOptions,
     CompressReport,
-    Progress,
     ShouldStop,
     no_progress,
 )
@@ -75,7 +73,7 @@ def compress(
     dst: str | Path | None = None,
     options: CompressOptions | None = None,
     *,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     network: IntegerNetwork | None = None,
     check_target: Callable[[Path], None] | None = None,
@@ -156,7 +154,7 @@ def _run(job: Job, source: str) -> CompressReport:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
         rivals = _compete(job, stack) if not given or job.corpus.size == 0 else Rivals({})
-        job.candidates |= {method.label: size for method, size in rivals.sizes.items()}
+        job.candidates |= {body.label: size for body, size in rivals.sizes.items()}
         rival_bytes = min(rivals.sizes.values(), default=None)
         job.check_source()
         if job.target is not None and rival_bytes and not is_stream(job.target):
@@ -205,13 +203,13 @@ def _compete(job: Job, stack: ExitStack) -> Rivals:
         threads=options.threads,
     )
     stack.callback(rivals.close)
-    for method, heading in rivals.cut_short.items():
+    for body, heading in rivals.cut_short.items():
         job.warn(
-            f"{method.label} was stopped after a quarter of the budget; it was heading for"
+            f"{body.label} was stopped after a quarter of the budget; it was heading for"
             f" {heading:,} bytes"
         )
     job.skipped = hopeless(job.layout, rivals)
-    job.encode_s |= dict.fromkeys((m.label for m in rivals.sizes), time.monotonic() - began)
+    job.encode_s |= dict.fromkeys((body.label for body in rivals.sizes), time.monotonic() - began)
     return rivals
 
 
@@ -246,7 +244,7 @@ def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> Non
 
 def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
-        method = Method.LEARNED
+        rival: General | None = None
         ledger: Ledger = {}
         for network in (job.network, job.alone):
             if network is None or job.tokens is None:
@@ -264,25 +262,22 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
                     raise
                 ledger, job.skipped = {}, str(problem)
         if rivals.sizes and (not ledger or rivals.sizes[rivals.best] <= sum(ledger.values())):
-            method = rivals.best
-            if method is Method.STORED and job.stored_name and Method.ZSTD in rivals.streams:
-                method = Method.ZSTD  # a stored archive holds no name; raw blocks cost little more
+            rival = rivals.chosen(job.stored_name)
             out.restart()
-            ledger = _write_rival(job, out, method, rivals)
+            ledger = rival.write(
+                out,
+                job.header(rival),
+                job.stored_name,
+                job.corpus.blocks(),
+                rivals.streams.get(rival),
+                job.corpus.digest(),
+            )
         job.check_source()
         if job.options.verify:
             _verify(job, out)
         job.check_source()
         out.commit(job.corpus.metadata)
-    return _report(job, method, ledger, source)
-
-
-def _write_rival(job: Job, out: Output, method: Method, rivals: Rivals) -> Ledger:
-    header = job.header(method)
-    if method is Method.STORED:
-        return write_stored(out, header, job.corpus.blocks(), job.corpus.digest())
-    sums, stream = block_sums(job.corpus.blocks()), rivals.streams[method]
-    return write_payload(out, header, job.stored_name, stream, sums, job.corpus.digest())
+    return _report(job, rival, ledger, source)
 
 
 def _verify(job: Job, out: Output) -> None:
@@ -316,11 +311,14 @@ def _verify(job: Job, out: Output) -> None:
     job.decode_s = time.monotonic() - began
 
 
-def _report(job: Job, method: Method, ledger: Ledger, source: str) -> CompressReport:
-    network = job.network if method is Method.LEARNED else None
-    if network is None and method is Method.LEARNED:
-        raise MdlzipError("internal error: no method was chosen")
-    label = label_of(network) if network else method.label
+def _report(job: Job, rival: General | None, ledger: Ledger, source: str) -> CompressReport:
+    network = None if rival else job.network
+    if network is not None:
+        label = label_of(network)
+    elif rival is not None:
+        label = rival.label
+    else:
+        raise MdlzipError("internal error: no body was chosen")
     return CompressReport(
         source=source,
         path=job.target,

@@ -6,12 +6,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.reader import ArchiveReader
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.encode import compress
 from mdlzip.codec.fitting import load_weights
-from mdlzip.codec.options import CompressOptions, CompressReport, Progress
+from mdlzip.codec.options import CompressOptions, CompressReport
 from mdlzip.corpus import STDIN
 from mdlzip.errors import UsageError
 from mdlzip.fileio import check_output, checked_path, open_output, plain_errors
@@ -29,8 +30,8 @@ def read_network(
     """The network and the cut of a learned archive; UsageError if another method was used."""
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
-        if reader.header.method is not Method.LEARNED:
-            raise UsageError(f"{src}: has no weights, it was kept as {reader.header.method.label}")
+        if reader.body is not LEARNED:
+            raise UsageError(f"{src}: has no weights, it was kept as {reader.body.label}")
         if isinstance(reader.config, NoNetwork):
             raise UsageError(f"{src}: has no weights, the experts are alone in it")
         return load_weights(reader, memory, allow_slow=allow_slow), reader.layout
@@ -76,7 +77,7 @@ def import_weights(
     dst: str | Path | None = None,
     options: CompressOptions | None = None,
     *,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> CompressReport:
     """Code `src` with the weights of a safetensors file and the chunk size stated there."""
     from mdlzip.archive.exchange import import_safetensors

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.source import SectionSource
-from mdlzip.codec.options import check_device, check_number
+from mdlzip.codec.options import check_number
 from mdlzip.errors import CorruptArchive, ExportRefused
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.process.cores import thread_count
+from mdlzip.process.devices import check_device
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, decode_memory_bytes, weights_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.prepared import prepare

@@ -12,11 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from mdlzip.archive import payload
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import COMPRESSED, GENERAL
+from mdlzip.archive.bodies.compressed import Compressed
+from mdlzip.archive.bodies.general import General
+from mdlzip.archive.header import HEADER_BYTES
 from mdlzip.archive.index import MIN_UNIT_BYTES
-from mdlzip.archive.writer import payload_archive_bytes, stored_archive_bytes
-from mdlzip.codec.options import Progress, ShouldStop
+from mdlzip.archive.sections import DIGEST_BYTES
+from mdlzip.callbacks import OnProgress
+from mdlzip.codec.options import ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors, temporary_folder
@@ -39,19 +42,28 @@ class _Cancelled(Exception):
 
 @dataclass
 class Rivals:
-    """Archive size of each general method, and the compressed streams; `close` frees them.
+    """Archive size of each general body, and the compressed streams; `close` frees them.
 
     cut_short: what was stopped for lack of time, and the archive size that it was heading for.
     """
 
-    sizes: dict[Method, int]
-    streams: dict[Method, BinaryIO] = field(default_factory=dict)
-    cut_short: dict[Method, int] = field(default_factory=dict)
+    sizes: dict[General, int]
+    streams: dict[General, BinaryIO] = field(default_factory=dict)
+    cut_short: dict[Compressed, int] = field(default_factory=dict)
 
     @property
-    def best(self) -> Method:
+    def best(self) -> General:
         """The smallest; the simpler one of equals."""
-        return min(self.sizes, key=lambda method: (self.sizes[method], method))
+        return min(self.sizes, key=lambda body: (self.sizes[body], body.number))
+
+    def chosen(self, name: str | None) -> General:
+        """The smallest that holds `name`; the smallest of all if none does."""
+        best = self.best
+        if name is None or best.keeps_name:
+            return best
+        # What is stored is hardly larger in another body; the simplest of those is taken.
+        named = [body for body in self.streams if body.keeps_name]
+        return min(named, key=lambda body: body.number, default=best)
 
     def close(self) -> None:
         """Free the temporary files."""
@@ -62,7 +74,7 @@ class Rivals:
 def compete(
     corpus: Corpus,
     name: str | None,
-    progress: Progress,
+    progress: OnProgress,
     should_stop: ShouldStop,
     *,
     memory: int = DEFAULT_MEMORY_BYTES,
@@ -76,21 +88,21 @@ def compete(
     zstd at a quick level takes their place. With one of `threads` (None: of the usable cores) they
     take turns. Raises Interrupted.
     """
-    rivals = Rivals({Method.STORED: stored_archive_bytes(corpus.size)})
-    methods = [
-        method
-        for method in (Method.ZSTD, Method.XZ)
-        if payload.memory_bytes(method, corpus.size) <= memory
-    ]
-    if corpus.size == 0 or not methods:
+    size = corpus.size
+    tried = [body for body in COMPRESSED if body.most_memory_bytes(size) <= memory]
+    rivals = Rivals(
+        {body: body.archive_bytes(name, size, size) for body in GENERAL if body not in COMPRESSED}
+    )
+    if size == 0 or not tried:
         return rivals
     race = _Race(corpus, rivals, progress, should_stop, thread_count(threads))
     try:
-        race.run(dict.fromkeys(methods, payload.HARDEST), limit_s)
-        if Method.ZSTD in rivals.cut_short and Method.XZ not in rivals.streams:
-            race.run({Method.ZSTD: payload.QUICK}, math.inf)
-        for method, stream in rivals.streams.items():
-            rivals.sizes[method] = payload_archive_bytes(name, stream.seek(0, 2), corpus.size)
+        race.run({body: body.hardest for body in tried}, limit_s)
+        if not rivals.streams:
+            quick = {body: body.quick for body in rivals.cut_short}
+            race.run({body: n for body, n in quick.items() if n is not None}, math.inf)
+        for body, stream in rivals.streams.items():
+            rivals.sizes[body] = body.archive_bytes(name, stream.seek(0, 2), size)
     except BaseException:
         rivals.close()
         raise
@@ -104,7 +116,7 @@ class _Race:
         self,
         corpus: Corpus,
         rivals: Rivals,
-        progress: Progress,
+        progress: OnProgress,
         should_stop: ShouldStop,
         threads: int,
     ) -> None:
@@ -112,18 +124,19 @@ class _Race:
         self._corpus, self._rivals = corpus, rivals
         self._progress, self._should_stop = progress, should_stop
 
-    def run(self, levels: dict[Method, int], limit_s: float) -> None:
+    def run(self, levels: dict[Compressed, int], limit_s: float) -> None:
+        """Compress with each body at its level."""
+        if not levels:
+            return
         cancel, done = threading.Event(), dict.fromkeys(levels, 0)
         streams, end = self._rivals.streams, time.monotonic() + limit_s
-        for method in levels:
-            streams[method] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
+        for body in levels:
+            streams[body] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
         with ThreadPoolExecutor(min(len(levels), self._threads)) as pool:
             try:
                 tasks = {
-                    pool.submit(
-                        _compress, method, level, self._corpus, streams[method], cancel, done
-                    )
-                    for method, level in levels.items()
+                    pool.submit(_compress, body, level, self._corpus, streams[body], cancel, done)
+                    for body, level in levels.items()
                 }
                 while tasks:
                     finished, tasks = wait(tasks, _POLL_S, FIRST_COMPLETED)
@@ -137,38 +150,38 @@ class _Race:
             except BaseException:
                 cancel.set()
                 raise
-        for method, n in done.items():
+        for body, n in done.items():
             if n < self._corpus.size:
-                self._give_up(method, n)
+                self._give_up(body, n)
 
-    def _give_up(self, method: Method, done: int) -> None:
-        """Forget a method's unfinished stream, but not where it was heading, if it had begun."""
-        with self._rivals.streams.pop(method) as stream:
+    def _give_up(self, body: Compressed, done: int) -> None:
+        """Forget a body's unfinished stream, but not where it was heading, if it had begun."""
+        with self._rivals.streams.pop(body) as stream:
             size = stream.seek(0, 2) * self._corpus.size // max(done, 1)
         if done:
-            self._rivals.cut_short[method] = payload_archive_bytes(None, size, self._corpus.size)
+            self._rivals.cut_short[body] = body.archive_bytes(None, size, self._corpus.size)
 
 
 def _compress(
-    method: Method,
+    body: Compressed,
     level: int,
     corpus: Corpus,
     stream: BinaryIO,
     cancel: threading.Event,
-    done: dict[Method, int],
+    done: dict[Compressed, int],
 ) -> None:
     def blocks() -> Iterator[bytes]:
         for block in corpus.blocks():
             if cancel.is_set():
                 raise _Cancelled
             yield block
-            done[method] += len(block)
+            done[body] += len(block)
 
     with (
         suppress(_Cancelled),
         plain_errors(f"cannot write a temporary file in {temporary_folder()}"),
     ):
-        payload.encode(method, blocks(), corpus.size, stream.write, level)
+        body.compress(blocks(), corpus.size, stream.write, level)
 
 
 def hopeless(layout: Layout, rivals: Rivals) -> str | None:
@@ -177,7 +190,7 @@ def hopeless(layout: Layout, rivals: Rivals) -> str | None:
     if size == 0:
         return "the file is empty"
     frames = layout.n_groups * MIN_UNIT_BYTES
-    if best <= stored_archive_bytes(0) + LEAST_MODEL_BYTES + frames:
+    if best <= HEADER_BYTES + DIGEST_BYTES + LEAST_MODEL_BYTES + frames:
         return f"{rivals.best.label} needs {best} bytes, less than any model and its index do"
     if best > INCOMPRESSIBLE * size:
         return "the data look random or compressed already"

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdlzip.archive.config_section import config_bytes
-from mdlzip.archive.context_section import context_bytes
-from mdlzip.archive.general import survey
-from mdlzip.archive.header import Method
-from mdlzip.archive.ledger import learned_ledger, payload_ledger, stored_ledger
+from mdlzip.archive.bodies import LEARNED
+from mdlzip.archive.bodies.general import General
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.fitting import Machine, best_fit
@@ -33,9 +30,9 @@ def inspect(
     """
     with open_source(src) as (file, total), plain_errors(f"{src}: cannot read"):
         reader = ArchiveReader(file, total)
-        if reader.header.method is Method.LEARNED:
-            return _learned(str(src), reader, Machine("cpu", threads, memory))
-        return _general(str(src), reader)
+        if isinstance(reader.body, General):
+            return _info(str(src), reader, *reader.body.survey(reader))
+        return _learned(str(src), reader, Machine("cpu", threads, memory))
 
 
 def _first_read(units: Units) -> int:
@@ -59,7 +56,7 @@ def _info(
     header = reader.header
     return ArchiveInfo(
         source=src,
-        method=method_label(header.method, getattr(reader, "config", None)),
+        method=method_label(reader.body, getattr(reader, "config", None)),
         original_bytes=header.size,
         archive_bytes=sum(ledger.values()),
         name=reader.name,
@@ -70,16 +67,6 @@ def _info(
         decode_memory_bytes=memory,
         **more,  # type: ignore[arg-type]
     )
-
-
-def _general(src: str, reader: ArchiveReader) -> ArchiveInfo:
-    header, length = reader.header, reader.data_bytes
-    memory = survey(reader)
-    if header.method is Method.STORED:
-        return _info(src, reader, stored_ledger(header.size), memory)
-    name_bytes = len((reader.name or "").encode())
-    ledger = payload_ledger(name_bytes, length, header.size, reader.optional)
-    return _info(src, reader, ledger, memory)
 
 
 def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
@@ -98,18 +85,10 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         for _ in reader.frames():
             pass
         table = reader.finish()
-    name_bytes = len((reader.name or "").encode())
     return _info(
         src,
         reader,
-        learned_ledger(
-            name_bytes,
-            config_bytes(config),
-            weights.ledger,
-            table.lengths,
-            reader.optional,
-            context_bytes=context_bytes(reader.context),
-        ),
+        LEARNED.ledger(reader, weights.ledger, table.lengths),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
         decode_operations=decode_operations(config, layout, reader.context),

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdlzip.archive.header import NO_METADATA, Header, Method, nearest_time
+from mdlzip.archive.bodies.base import Body
+from mdlzip.archive.header import NO_METADATA, Header, nearest_time
 from mdlzip.archive.sections import storable_name
-from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, Progress, ShouldStop
+from mdlzip.callbacks import OnProgress
+from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.layout import Layout
@@ -30,7 +32,7 @@ class Job:
     corpus: Corpus
     target: Path | None
     options: CompressOptions
-    progress: Progress
+    progress: OnProgress
     should_stop: ShouldStop
     figures: dict[str, float] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
@@ -70,8 +72,8 @@ class Job:
         if warning:
             self.warn(warning)
 
-    def header(self, method: Method) -> Header:
-        """The fixed header of an archive by that method."""
+    def header(self, body: Body) -> Header:
+        """The fixed header of an archive with that body."""
         corpus = self.corpus
         mode = NO_METADATA if corpus.mode is None else corpus.mode
-        return Header(method, mode, nearest_time(corpus.mtime_ns), corpus.size)
+        return Header(body.number, mode, nearest_time(corpus.mtime_ns), corpus.size)

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import LEARNED
+from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.ledger import Ledger
-from mdlzip.archive.writer import Model, learned_archive_bytes, write_learned
 from mdlzip.codec.contexts import choose_context
-from mdlzip.codec.decode import pick_device
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
 from mdlzip.fileio import Output
 from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.registry import NetworkConfig, n_cells
+from mdlzip.process.devices import pick_device
 from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
@@ -141,7 +141,7 @@ def _try_experts(job: Job, tokens: Tokens) -> int | None:
         tokens.expert_s = (last - first) * total / (total - done)
     job.alone = alone
     model = Model(config, job.layout, packed.data, packed.ledger, context)
-    return learned_archive_bytes(job.stored_name, model, lengths)
+    return LEARNED.archive_bytes(job.stored_name, model, lengths)
 
 
 def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) -> None:
@@ -175,9 +175,9 @@ def write_with(job: Job, out: Output, network: IntegerNetwork, tokens: Tokens) -
     remedy = "a smaller --preset or another --context"
     check_operations(network.config, job.layout, len(packed.data), remedy, context)
     model = Model(network.config, job.layout, packed.data, packed.ledger, context)
-    header, units = job.header(Method.LEARNED), _coded_units(job, network, tokens, context)
+    header, units = job.header(LEARNED), _coded_units(job, network, tokens, context)
     with closing(units):
-        ledger = write_learned(out, header, job.stored_name, model, units, job.corpus.digest())
+        ledger = LEARNED.write(out, header, job.stored_name, model, units, job.corpus.digest())
     job.encode_s[label_of(network)] = time.monotonic() - began
     return ledger
 
@@ -225,4 +225,4 @@ def _coded_units(
 
 def label_of(network: IntegerNetwork) -> str:
     """What reports call the method of an archive with this network."""
-    return method_label(Method.LEARNED, network.config)
+    return method_label(LEARNED, network.config)

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdlzip import limits
-from mdlzip.archive.header import Method
 from mdlzip.config import check_method, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.networks.none import NoNetwork
+from mdlzip.process.devices import check_device
 from mdlzip.symbols.context import MODES
 
 if TYPE_CHECKING:
+    from mdlzip.archive.bodies.base import Body
     from mdlzip.networks.registry import NetworkConfig
 
-Progress = Callable[[str, float, float, str], None]
-"""phase ("compare", "tokenise", "plan", "train", "prune", "quantise", "encode", "verify", "decode",
-"warning"), done, total, note. In "plan" and "warning" the note is all there is."""
 WARNING = "warning"
 ShouldStop = Callable[[], bool]
 
@@ -179,19 +177,6 @@ def check_seconds(name: str, seconds: object, called: str | None = None) -> None
         raise UsageError(f"{called or name} must be more than 0 seconds, not {seconds}")
 
 
-def check_device(name: str) -> None:
-    """UsageError unless `name` is auto, cpu, or a device that torch finds on this machine."""
-    if name in ("auto", "cpu"):
-        return
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = (str(error).splitlines() or ["not available"])[0]
-        raise UsageError(f"device {name!r}: {reason}") from None
-
-
 @dataclass(frozen=True)
 class CompressReport:
     """What compression came to.
@@ -304,9 +289,9 @@ class ArchiveInfo:
     n_weights: int | None = None
 
 
-def method_label(method: Method, config: NetworkConfig | None = None) -> str:
+def method_label(body: Body, config: NetworkConfig | None = None) -> str:
     """What reports call a method: "learned" has a network, "experts" has none."""
-    return EXPERTS if isinstance(config, NoNetwork) else method.label
+    return EXPERTS if isinstance(config, NoNetwork) else body.label
 
 
 def no_progress(phase: str, done: float, total: float, note: str) -> None:

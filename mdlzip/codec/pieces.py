@@ -1,25 +1,24 @@
-"""The bytes that can be had of damaged archives of each method, in order, lost ones as gaps."""
+"""The bytes that can be had of damaged archives with each body, in order, lost ones as gaps."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-from mdlzip.archive import payload
-from mdlzip.archive.header import HEADER_BYTES, Header, Method
+from mdlzip.archive.bodies import body_of
+from mdlzip.archive.bodies.general import General, memory_bytes
+from mdlzip.archive.header import Header
 from mdlzip.archive.index import UnitTable
+from mdlzip.archive.pieces import Piece
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.archive.repair import mended
 from mdlzip.archive.rescue import Copy
 from mdlzip.archive.sections import Kind, pack_section
-from mdlzip.archive.source import ByteSource, SectionSource
 from mdlzip.codec.decode import split_unit, unit_decoder
 from mdlzip.codec.fitting import Machine, load
 from mdlzip.errors import CorruptArchive
-from mdlzip.limits import CHECK_BLOCK_BYTES
 from mdlzip.resources import check_memory
 from mdlzip.symbols.context import REFERENCE, SOLID
 
@@ -31,108 +30,19 @@ _NEEDED = (Kind.CONFIGURATION, Kind.CONTEXT, Kind.WEIGHTS)
 REMEDY = "a second copy of the archive may have it: --from-copy"
 
 
-class Piece(NamedTuple):
-    """Bytes from `start` on; data: None if the `size` bytes are lost; sure: they are right."""
-
-    start: int
-    size: int
-    data: bytes | None
-    sure: bool
-
-
 def pieces(copies: Sequence[Copy], header: Header, machine: Machine) -> Iterator[Piece]:
     """All of the original, in order.
 
     Raises CorruptArchive if a part is lost that all others need, LimitExceeded.
     """
-    if header.method is Method.LEARNED:
-        return learned_pieces(copies, machine)
-    check_memory(payload.memory_bytes(0, header.size), machine.memory)
-    if header.method is Method.STORED:
-        return stored_pieces(copies, header.size)
-    return payload_pieces(copies, header, machine.memory)
+    body = body_of(header.method)
+    if not isinstance(body, General):
+        return _learned_pieces(copies, machine)
+    check_memory(memory_bytes(0, header.size), machine.memory)
+    return body.pieces(copies, header.size, machine.memory)
 
 
-# --- stored, zstd, xz ----------------------------------------------------------------------------
-
-
-def stored_pieces(copies: Sequence[Copy], size: int) -> Iterator[Piece]:
-    """Block by block; what lies behind the end of every copy is one gap."""
-    tables = [table for copy in copies for table in copy.block_tables(size)]
-    there = min(size, max(copy.total for copy in copies) - HEADER_BYTES)
-    for start in range(0, there, CHECK_BLOCK_BYTES):
-        length = min(CHECK_BLOCK_BYTES, size - start)
-        found = [copy.at(HEADER_BYTES + start, length) for copy in copies]
-        whole = [data for data in found if len(data) == length]
-        number = start // CHECK_BLOCK_BYTES
-        sums = [table[number] for table in tables if number < len(table)]
-        yield Piece(start, length, *_judged(whole, sums, repair=True))
-    behind = -(-there // CHECK_BLOCK_BYTES) * CHECK_BLOCK_BYTES
-    if behind < size:
-        yield Piece(behind, size - behind, None, False)
-
-
-def payload_pieces(copies: Sequence[Copy], header: Header, memory: int | None) -> Iterator[Piece]:
-    """As far as the stream can be decoded, block by block."""
-    size = header.size
-    tables = [table for copy in copies for table in copy.block_tables(size)]
-    best = sorted(copies, key=lambda copy: Kind.PAYLOAD not in copy.sections)
-    opened = next(filter(None, (copy.payload_file() for copy in best)), None)
-    start = 0
-    for block in _blocks(_decodable(header, opened, memory), size):
-        number = start // CHECK_BLOCK_BYTES
-        sums = [table[number] for table in tables if number < len(table)]
-        yield Piece(start, len(block), *_judged([block], sums, repair=False))
-        start += len(block)
-    if start < size:
-        yield Piece(start, size - start, None, False)
-
-
-def _decodable(
-    header: Header, opened: tuple[BinaryIO, int] | None, memory: int | None
-) -> Iterator[bytes]:
-    if opened is None:
-        return
-    file, length = opened
-    section = SectionSource(ByteSource(file), length, 0, "payload section")
-    try:
-        yield from payload.decode(header.method, section, header.size, memory)
-    except CorruptArchive:
-        return
-
-
-def _blocks(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Whole blocks of the first `size` bytes; the last one of the original may be short."""
-    block, left = bytearray(), size
-    for part in parts:
-        block += part[:left]
-        left -= len(part[:left])
-        while len(block) >= CHECK_BLOCK_BYTES:
-            yield bytes(block[:CHECK_BLOCK_BYTES])
-            del block[:CHECK_BLOCK_BYTES]
-    if block and not left:
-        yield bytes(block)
-
-
-def _judged(
-    found: Sequence[bytes], sums: Collection[int], *, repair: bool
-) -> tuple[bytes | None, bool]:
-    """(The bytes, or None; whether they are right) of a block, by the checksums it may have."""
-    for data in found:
-        if crc32(data) in sums:
-            return data, True
-    for data in found if sums else ():
-        for crc in sums:
-            right = mended(data, crc)
-            if right is not None and (repair or right[0] == data):
-                return right[0], False
-    return (found[0] if found and not sums else None), False
-
-
-# --- learned -------------------------------------------------------------------------------------
-
-
-def learned_pieces(copies: Sequence[Copy], machine: Machine) -> Iterator[Piece]:
+def _learned_pieces(copies: Sequence[Copy], machine: Machine) -> Iterator[Piece]:
     """Unit by unit, or group by group where units are not in the order of the file."""
     reader = ArchiveReader(io.BytesIO(_head(copies)))
     network, fit = load(reader, machine)

@@ -10,13 +10,16 @@ from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
+from mdlzip.archive.bodies import body_of
 from mdlzip.archive.header import Header, unpack_header
+from mdlzip.archive.pieces import Piece
 from mdlzip.archive.rescue import Copy
 from mdlzip.archive.sections import Kind
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import metadata_of, open_source
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.options import SUFFIX, Damage, Progress, SalvageReport, no_progress
-from mdlzip.codec.pieces import REMEDY, Piece, pieces
+from mdlzip.codec.options import SUFFIX, Damage, SalvageReport, no_progress
+from mdlzip.codec.pieces import REMEDY, pieces
 from mdlzip.corpus import STDIN
 from mdlzip.errors import CorruptArchive, UsageError
 from mdlzip.fileio import Output, check_output, checked_path, open_output, plain_errors
@@ -35,7 +38,7 @@ def salvage(
     memory: int = DEFAULT_MEMORY_BYTES,
     device: str = "auto",
     threads: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     allow_slow: bool = False,
     check_target: Callable[[Path], None] | None = None,
 ) -> SalvageReport:
@@ -81,7 +84,7 @@ def salvage(
     return SalvageReport(
         str(src),
         target,
-        header.method.label,
+        body_of(header.method).label,
         header.size,
         time.monotonic() - began,
         verified,
@@ -118,7 +121,7 @@ def _repaired(copy: Copy) -> Iterator[str]:
 class _Writer:
     """Takes pieces in order; zeros for lost ones are held back until something follows."""
 
-    def __init__(self, out: Output, size: int, progress: Progress, *, skip: bool) -> None:
+    def __init__(self, out: Output, size: int, progress: OnProgress, *, skip: bool) -> None:
         self._out, self._size, self._progress, self._skip = out, size, progress, skip
         self._hash, self._gap, self._any = sha256(), 0, size == 0
         self.damage: list[Damage] = []

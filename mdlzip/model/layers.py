@@ -37,19 +37,8 @@ def rms_norm(x: Tensor) -> Tensor:
     return _RmsNorm.apply(x)
 
 
-def causal_conv(x: Tensor, taps: Tensor) -> Tensor:
-    """Causal depthwise convolution: out[t] = sum_j taps[j] * x[t - j], zeros before the chunk.
-
-    x: (B, T, D); taps: (width, D), tap 0 is the current position. Returns (B, T, D).
-    """
-    out = x * taps[0]
-    for j in range(1, taps.shape[0]):
-        out[:, j:] += x[:, :-j] * taps[j]
-    return out
-
-
 class _CausalConv(torch.autograd.Function):
-    """`causal_conv` with a backward that makes no padded copies."""
+    """`causal_conv`, with a backward that makes no padded copies."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
@@ -72,8 +61,11 @@ class _CausalConv(torch.autograd.Function):
         return dx, dtaps
 
 
-def fast_causal_conv(x: Tensor, taps: Tensor) -> Tensor:
-    """Same value as `causal_conv`."""
+def causal_conv(x: Tensor, taps: Tensor) -> Tensor:
+    """Causal depthwise convolution: out[t] = sum_j taps[j] * x[t - j], zeros before the chunk.
+
+    x: (B, T, D); taps: (width, D), tap 0 is the current position. Returns (B, T, D).
+    """
     return _CausalConv.apply(x, taps)
 
 

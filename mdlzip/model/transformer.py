@@ -181,7 +181,7 @@ class Transformer(nn.Module):
             norm = "norm" if shared else part + "_norm"
             h = self._norm(x, block, norm, p + norm)
             if c.conv_width:
-                h = layers.fast_causal_conv(h, r.weight(f"{p}{part}.conv", net.conv))
+                h = layers.causal_conv(h, r.weight(f"{p}{part}.conv", net.conv))
             h = r.activation(f"{p}{part}_in", h)
             h = self._attend(h, net, p) if part == "attn" else self._feed_forward(h, net, p)
             x = r.stream(x + h)

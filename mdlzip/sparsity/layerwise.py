@@ -17,16 +17,6 @@ from mdlzip.sparsity.updater import Updater
 # Shapes: N samples, J inputs (with a bias: the last one is constant 1), K outputs.
 
 
-def expected_squared_error(x_NJ: Tensor, y_NK: Tensor, w_KJ: Tensor, gamma_KJ: Tensor) -> Tensor:
-    """E sum_ki (y_ki - sum_j w_kj z_kj x_ji)^2 for z ~ Bernoulli(gamma): eq. 35, without sampling.
-
-    With K = 1 it is eq. 9. Returns a scalar, differentiable in w and gamma.
-    """
-    bias = (y_NK - x_NJ @ (w_KJ * gamma_KJ).T).square().sum()
-    variance = w_KJ.square() * gamma_KJ * (1 - gamma_KJ) * x_NJ.square().sum(dim=0)
-    return bias + variance.sum()
-
-
 @dataclass(frozen=True)
 class LayerProblem:
     """Eq. 35 + alpha * sum gamma for one layer, per sample, through the Gram matrix of its inputs.

@@ -22,12 +22,6 @@ def from_nonzero(params: Mapping[str, Tensor]) -> Masks:
     return {name: param.detach() != 0 for name, param in params.items()}
 
 
-def intersect(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Masks:
-    """Masks of what survives in both; a tensor named in one only is taken as it is."""
-    both = {name: first[name] & second[name] for name in first if name in second}
-    return {**first, **second, **both}
-
-
 def nnz(tensors: Mapping[str, Tensor]) -> int:
     """Number of surviving entries of masks, or of non-zero weights of parameters."""
     return sum(int(torch.count_nonzero(tensor)) for tensor in tensors.values())

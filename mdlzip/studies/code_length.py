@@ -13,20 +13,19 @@ import numpy as np
 from mdlzip.errors import UsageError
 
 
-def gaussian_bits(residuals: np.ndarray, sigma: float) -> float:
-    """-log2 of the density N(0, sigma^2) at all `residuals` together (eq. 6 and 16).
+def gaussian_bits(residuals: np.ndarray, sigma: float) -> np.ndarray:
+    """-log2 of the density N(0, sigma^2) at each of `residuals` (eq. 6 and 16), float64.
 
     Negative where the density exceeds 1. Raises UsageError unless sigma > 0.
     """
     if not (math.isfinite(sigma) and sigma > 0):
         raise UsageError(f"sigma = {sigma!r} must be above 0")
-    squares = float(np.square(np.asarray(residuals, np.float64)).sum())
-    n = np.size(residuals)
-    return 0.5 * n * math.log2(2 * math.pi * sigma**2) + squares / (2 * math.log(2) * sigma**2)
+    squares = np.square(np.asarray(residuals, np.float64))
+    return 0.5 * math.log2(2 * math.pi * sigma**2) + squares / (2 * math.log(2) * sigma**2)
 
 
 def best_sigma(residuals: np.ndarray) -> float:
-    """The sigma with the least `gaussian_bits`: the root mean square of the residuals."""
+    """The sigma with the least sum of `gaussian_bits`: the root mean square of the residuals."""
     return math.sqrt(float(np.mean(np.square(np.asarray(residuals, np.float64)))))
 
 
@@ -47,8 +46,7 @@ def regression_bits(
     cell: one width > 0 for all targets, the uniform spacing of appendix A.2, in place of float32's.
     """
     cells = float32_spacing(targets) if cell is None else np.float64(cell)
-    density = np.square(np.asarray(residuals, np.float64)) / (2 * math.log(2) * sigma**2)
-    bits = 0.5 * math.log2(2 * math.pi * sigma**2) + density - np.log2(cells)
+    bits = gaussian_bits(residuals, sigma) - np.log2(cells)
     return float(np.maximum(bits, 0.0).sum())
 
 
@@ -69,18 +67,3 @@ class PowerLaw:
         if self.b <= -1:
             raise UsageError(f"the area under a power law of exponent {self.b} is not finite")
         return self.a / (self.b + 1) * (stop - self.offset) ** (self.b + 1)
-
-
-def fit_power_law(x: np.ndarray, loss: np.ndarray, offset: float = 1.0) -> PowerLaw:
-    """Least squares in logarithms over the points with x > offset; needs two different ones."""
-    x, loss = np.asarray(x, np.float64), np.asarray(loss, np.float64)
-    used = (x > offset) & (loss > 0)
-    if len(np.unique(x[used])) < 2:
-        raise UsageError("a power law needs losses at two or more places")
-    b, log_a = np.polyfit(np.log(x[used] - offset), np.log(loss[used]), 1)
-    return PowerLaw(math.exp(log_a), float(b), offset)
-
-
-def nats_to_bytes(nats: float) -> float:
-    """8 ln 2 nats are a byte."""
-    return nats / (8 * math.log(2))

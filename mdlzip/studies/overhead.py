@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.codec import CompressOptions
 from mdlzip.config import check_method
 from mdlzip.errors import UsageError
@@ -33,8 +34,6 @@ from mdlzip.training.timing import INSIDE_THE_PENALTY
 BASELINE = "none"
 _STEPS_A_TURN = 5
 _WARM_UP_ROUNDS = 2  # allocations, kernels chosen at the first call
-
-Progress = Callable[[str, float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def measure_overhead(
     methods: Sequence[str],
     options: CompressOptions,
     rounds: int,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> Overhead:
     """Time training steps on the bytes of `source` with each method and without any.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mdlzip import codec
+from mdlzip.callbacks import OnProgress
 from mdlzip.config import TrainConfig, check_method, load_preset
 from mdlzip.errors import UsageError
 from mdlzip.report import compress_figures
@@ -30,8 +31,6 @@ OVER = {
 """What a sweep may go over, and its values: of alpha (price of a weight) and coarseness (step of
 the weights' codes) multiples of what is chosen without the sweep; of chunk-size bytes."""
 UNREGULARISED = "none"
-
-Progress = Callable[[str, float, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def run_sweep(
     sweep: Sweep,
     options: codec.CompressOptions,
     log: RunLog,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> list[dict[str, Any]]:
     """Make every archive of the sweep that `log` does not hold yet; give all of this file's runs.
 
@@ -155,7 +154,7 @@ def _centre(over: str, first: dict[str, Any], options: codec.CompressOptions) ->
 
 
 def _compress(
-    path: Path, run: _Run, number: int, total: int, on_progress: Progress
+    path: Path, run: _Run, number: int, total: int, on_progress: OnProgress
 ) -> dict[str, Any]:
     """Compress, verify and report one run."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import ExportRefused, Interrupted, NoGain, UsageError
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.reorder import like_next_to_like
@@ -15,7 +16,6 @@ from mdlzip.training import figures
 from mdlzip.training.budget import Budget
 from mdlzip.training.checkpoint import Checkpoints, Progress
 from mdlzip.training.metrics import Metrics, prequential_bytes, read_metrics, step_seconds
-from mdlzip.training.options import OnProgress
 from mdlzip.training.phases import Phase, begin_pruned, begin_rounded, phase_at, phase_of
 from mdlzip.training.qat import export
 from mdlzip.training.session import Session, Step

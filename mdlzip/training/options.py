@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-
-OnProgress = Callable[[str, float, float, str], None]
-"""phase ("plan", "train", "prune", "quantise"), done, total, note."""
 
 
 class PresetOptions(Protocol):

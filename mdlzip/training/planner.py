@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from mdlzip import limits
 from mdlzip.config import Preset, load_preset
+from mdlzip.process.devices import pick_device
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.tokens import Tokens
@@ -109,13 +109,6 @@ class Plan:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def pick_device(name: str) -> str:
-    """The device: auto becomes cuda where there is one."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def choose(

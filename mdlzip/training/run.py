@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.config import ModelConfig
 from mdlzip.errors import NoGain
 from mdlzip.symbols.tokens import Tokens
@@ -16,7 +17,7 @@ from mdlzip.training.checkpoint import Checkpoint, Checkpoints, Settings
 from mdlzip.training.cpu import settled_cpu
 from mdlzip.training.loop import Loop, TrainResult
 from mdlzip.training.metrics import Metrics
-from mdlzip.training.options import OnProgress, Options
+from mdlzip.training.options import Options
 from mdlzip.training.planner import Plan, choose, make_plan
 from mdlzip.training.session import Session
 from mdlzip.training.threads import choosing_threads

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 
-from mdlzip.training.options import OnProgress
+from mdlzip.callbacks import OnProgress
 
 _TRIAL_STEPS = 4  # the first, in which threads start, does not count
 _KNOWN_STEPS = 8  # so many of the last steps tell the time of one

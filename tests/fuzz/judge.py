@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from zlib import crc32
 
-from mdlzip.archive import payload
 from mdlzip.archive.blocks import block_sums
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import LEARNED
+from mdlzip.archive.bodies.stored import Stored
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import InOrder, unit_decoder
 from mdlzip.codec.fitting import Machine, load
@@ -119,7 +119,7 @@ def heal(document: Document) -> None:
     with contextlib.suppress(Exception, TooSlow), time_limit(TIME_LIMIT_S):
         archive = document.pack()
         reader = ArchiveReader(io.BytesIO(archive), len(archive))
-        if reader.header.method is Method.LEARNED:
+        if reader.body is LEARNED:
             _heal_units(document, reader)
         else:
             _heal_payload(document, reader)
@@ -136,11 +136,11 @@ def _heal_units(document: Document, reader: ArchiveReader) -> None:
 
 
 def _heal_payload(document: Document, reader: ArchiveReader) -> None:
-    method, size = reader.header.method, reader.header.size
-    if method is Method.STORED:
+    body, size = reader.body, reader.header.size
+    if isinstance(body, Stored):
         data = b"".join(reader.source.blocks(size, "stored data"))
     else:
-        data = b"".join(payload.decode(method, reader.payload(), size, MEMORY_BYTES))
+        data = b"".join(body.decompress(reader.payload(), size, MEMORY_BYTES))
     sums = block_sums([data])
     document.table = [Field("block crc", "number", s.to_bytes(4, "little")) for s in sums]
     document.digest = sha256(data).digest()

@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from mdlzip import codec  # noqa: E402
-from mdlzip.archive import payload  # noqa: E402
-from mdlzip.archive.blocks import block_sums  # noqa: E402
-from mdlzip.archive.header import Header, Method  # noqa: E402
+from mdlzip.archive.bodies import LEARNED  # noqa: E402
+from mdlzip.archive.bodies.learned import Model  # noqa: E402
+from mdlzip.archive.bodies.xz import Xz  # noqa: E402
+from mdlzip.archive.header import Header  # noqa: E402
 from mdlzip.archive.weights import pack_weights  # noqa: E402
-from mdlzip.archive.writer import Model, write_learned, write_payload  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.config import ModelConfig  # noqa: E402
 from mdlzip.networks.none import NoNetwork  # noqa: E402
@@ -247,10 +247,10 @@ def trained_cases() -> dict[str, Case]:
 
 def xz_archive(data: bytes) -> bytes:
     """An xz archive of `data`, whether or not zstd would be smaller."""
-    stream, out = io.BytesIO(), io.BytesIO()
-    payload.encode(Method.XZ, [data], len(data), stream.write)
-    header = Header(Method.XZ, 0o640, MTIME_NS, len(data))
-    write_payload(out, header, "original", stream, block_sums([data]), sha256(data).digest())
+    body, stream, out = Xz(), io.BytesIO(), io.BytesIO()
+    body.compress([data], len(data), stream.write, body.hardest)
+    header = Header(body.number, 0o640, MTIME_NS, len(data))
+    body.write(out, header, "original", [data], stream, sha256(data).digest())
     return out.getvalue()
 
 
@@ -276,12 +276,12 @@ def coded_archive(
 ) -> bytes:
     """The archive of `data` with a network and context that are given, and fixed metadata."""
     packed, out = pack_weights(network, weights), io.BytesIO()
-    header = Header(Method.LEARNED, 0o640, MTIME_NS, len(data))
+    header = Header(LEARNED.number, 0o640, MTIME_NS, len(data))
     model = Model(network.config, layout, packed.data, packed.ledger, context)
     source = Held(np.frombuffer(data, np.uint8))
     with prepare(source, layout, network.vocabulary, None, threads=1) as tokens:
         units = encode_units(network, tokens, context, threads=1)
-        write_learned(out, header, None, model, units, sha256(data).digest())
+        LEARNED.write(out, header, None, model, units, sha256(data).digest())
     return out.getvalue()
 
 

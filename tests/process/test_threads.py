@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import mdlzip
+from mdlzip.callbacks import OnProgress
 from mdlzip.process import settings
-from mdlzip.training.options import OnProgress
 from mdlzip.training.threads import ThreadChoice, choosing_threads
 from tests.conftest import ROOT, RunCli, cli_environment
 

@@ -19,6 +19,7 @@ LEVEL = {
     "limits": 0,
     "config": 0,
     "process": 0,
+    "callbacks": 0,
     "resources": 1,
     "fileio": 1,
     "corpus": 1,

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mdlzip.archive.bodies import BODIES, LEARNED
+from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.config_section import config_bytes, pack_config, unpack_config
 from mdlzip.archive.cursor import Cursor, put_varint
-from mdlzip.archive.header import HEADER_BYTES, NO_METADATA, Header, Method, unpack_header
+from mdlzip.archive.header import HEADER_BYTES, NO_METADATA, Header, unpack_header
 from mdlzip.archive.index import UnitTable, unpack_index
 from mdlzip.archive.reader import ArchiveReader, n_cells
 from mdlzip.archive.sections import storable_name, unpack_name
-from mdlzip.archive.writer import Model, write_learned
 from mdlzip.config import ModelConfig
 from mdlzip.errors import CorruptArchive, MdlzipError
 from mdlzip.symbols.context import STRICT, Units
@@ -23,19 +24,19 @@ from tests.archive_tools import TINY, Pipe, decode, general_archive
 
 
 @given(
-    st.sampled_from(list(Method)),
+    st.sampled_from([body.number for body in BODIES]),
     st.one_of(st.integers(0, 0o777), st.just(NO_METADATA)),
     st.integers(-(1 << 63), (1 << 63) - 1),
     st.integers(0, (1 << 48) - 1),
 )
-def test_header_round_trip(method: Method, mode: int, mtime_ns: int, size: int) -> None:
+def test_header_round_trip(method: int, mode: int, mtime_ns: int, size: int) -> None:
     header = Header(method, mode, mtime_ns, size)
     assert len(header.pack()) == HEADER_BYTES
     assert unpack_header(header.pack()) == header
 
 
 def test_header_bytes_are_pinned() -> None:
-    header = Header(Method.LEARNED, 0o644, 1_700_000_000_123_456_789, 10_192_446)
+    header = Header(LEARNED.number, 0o644, 1_700_000_000_123_456_789, 10_192_446)
     assert header.pack().hex() == "936d647a0103a40115cd853dfe9c97173e869b0000001b738e2e"
     assert unpack_header(header.pack()).size == 10_192_446
 
@@ -179,10 +180,10 @@ class _WriteOnly:
 def test_learned_container_is_written_and_read_without_seeking() -> None:
     groups = [(b"first", 11), (b"", 22), (b"third" * 40, 33)]
     layout = Layout(1100, 256, 2)
-    header = Header(Method.LEARNED, 0o600, 5, 1100)
+    header = Header(LEARNED.number, 0o600, 5, 1100)
     model = Model(TINY, layout, b"weights", {"positions": 4, "values": 2, "scales": 1})
     sink = _WriteOnly()
-    ledger = write_learned(sink, header, "näme", model, groups, bytes(range(32)))
+    ledger = LEARNED.write(sink, header, "näme", model, groups, bytes(range(32)))
     assert sum(ledger.values()) == len(sink.data)
     assert ledger["data"] == 205
     reader = ArchiveReader(Pipe(sink.data))
@@ -205,6 +206,6 @@ def test_learned_container_is_written_and_read_without_seeking() -> None:
 
 def test_missing_groups_are_an_error() -> None:
     model = Model(TINY, Layout(1100, 256, 2), b"w", {"positions": 1, "values": 0, "scales": 0})
-    header = Header(Method.LEARNED, 0o600, 5, 1100)
+    header = Header(LEARNED.number, 0o600, 5, 1100)
     with pytest.raises(MdlzipError, match="1 units coded of 3"):
-        write_learned(_WriteOnly(), header, None, model, [(b"", 0)], bytes(32))
+        LEARNED.write(_WriteOnly(), header, None, model, [(b"", 0)], bytes(32))

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mdlzip import limits
-from mdlzip.archive.header import HEADER_BYTES, Method
+from mdlzip.archive.bodies import BODIES
+from mdlzip.archive.header import HEADER_BYTES
 from mdlzip.archive.sections import Kind
 from mdlzip.coding import weight_tables
 from mdlzip.coding.binary_coder import squash_table, stretch_table
@@ -74,8 +75,8 @@ def test_sections_and_header() -> None:
     sizes = [int(row[1]) for row in table("format.md", "offset", "size", "field")[:7]]
     assert sum(sizes) == HEADER_BYTES
     method = table("format.md", "offset", "size", "field")[2][2]
-    for number in Method:
-        assert f"{number.value} {number.label}" in method
+    for body in BODIES:
+        assert f"{body.number} {body.label}" in method
 
 
 # --- the weights stream --------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mdlzip
-from mdlzip.archive import payload
-from mdlzip.archive.header import Method
+from mdlzip.archive.bodies import BODIES
+from mdlzip.archive.bodies.general import General
 from mdlzip.codec import CompressOptions, encode
 from mdlzip.codec.generic import Rivals, compete, hopeless
 from mdlzip.codec.options import no_progress
@@ -26,6 +26,15 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def body(label: str) -> General:
+    found = next(body for body in BODIES if body.label == label)
+    assert isinstance(found, General)
+    return found
+
+
+STORED, ZSTD, XZ = map(body, ("stored", "zstd", "xz"))
+
+
 def never() -> bool:
     return False
 
@@ -36,8 +45,8 @@ def test_time_is_bounded_and_a_quick_method_takes_over(source: Path) -> None:
         rivals = compete(corpus, None, no_progress, never, limit_s=0.0)
         assert time.monotonic() - began < 30
         assert rivals.cut_short  # one that has read everything by then may finish
-        assert {Method.ZSTD, Method.XZ} & set(rivals.sizes)
-        assert rivals.best is not Method.STORED
+        assert {ZSTD, XZ} & set(rivals.sizes)
+        assert rivals.best is not STORED
         rivals.close()
 
 
@@ -61,13 +70,13 @@ def test_what_would_not_open_under_the_limit_does_not_compete(
 ) -> None:
     with_trainer(monkeypatch)
     size = source.stat().st_size
-    needs = [payload.memory_bytes(method, size) for method in (Method.ZSTD, Method.XZ)]
+    needs = [body.most_memory_bytes(size) for body in (ZSTD, XZ)]
     memory = max(needs) if enough else min(needs) - 1
     options = CompressOptions(memory=memory, verify=False, device="cpu", threads=1)
     if enough:
         with open_corpus(source) as corpus:
             rivals = compete(corpus, None, no_progress, never, memory=memory)
-            assert set(rivals.sizes) == {Method.STORED, Method.ZSTD, Method.XZ}
+            assert set(rivals.sizes) == {STORED, ZSTD, XZ}
             rivals.close()
         return
     report = mdlzip.compress(source, options=options)
@@ -78,6 +87,6 @@ def test_what_would_not_open_under_the_limit_does_not_compete(
 def test_zeros_are_not_worth_a_model() -> None:
     """300 MB of them: 4,578 groups of ten bytes each are more than xz needs in all."""
     layout = Layout(300_000_000, 512, 128)
-    rivals = Rivals({Method.STORED: layout.total_bytes, Method.ZSTD: 9_700})
+    rivals = Rivals({STORED: layout.total_bytes, ZSTD: 9_700})
     assert "less than any model and its index" in str(hopeless(layout, rivals))
-    assert hopeless(layout, Rivals({Method.STORED: layout.total_bytes, Method.XZ: 90_000})) is None
+    assert hopeless(layout, Rivals({STORED: layout.total_bytes, XZ: 90_000})) is None

@@ -9,7 +9,6 @@ import pytest
 from mdlzip.report import (
     coo_rule_bytes,
     figures,
-    ledger_gap,
     ledger_rows,
     paper_rule_bytes,
     rows_as_json,
@@ -45,11 +44,6 @@ def test_rows_keep_the_order_and_end_in_the_total() -> None:
 
 def test_unknown_lines_are_shown_not_lost() -> None:
     assert [r.name for r in ledger_rows({"new": 5, "data": 1}, 10)] == ["data", "new", "total"]
-
-
-def test_gap_between_ledger_and_archive() -> None:
-    assert ledger_gap(LEDGER, 1000) == 0
-    assert ledger_gap(LEDGER, 1003) == 3
 
 
 def test_rules_of_counting() -> None:

@@ -14,7 +14,6 @@ from mdlzip.sparsity.masks import (
     apply_masks_,
     density,
     from_nonzero,
-    intersect,
     nnz,
 )
 from mdlzip.sparsity.methods import METHODS, make_method
@@ -241,15 +240,6 @@ def test_masks_clean_weights_gradients_and_momentum() -> None:
     assert nnz(masks) == 2 and density(masks) == pytest.approx(2 / 3)
     assert nnz(params) == 3 and from_nonzero(params)["a"].tolist() == [True, False, True]
     assert density({}) == 1.0
-
-
-def test_intersection_of_masks() -> None:
-    first = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True])}
-    second = {"a": torch.tensor([False, True, True])}
-    assert {k: v.tolist() for k, v in intersect(first, second).items()} == {
-        "a": [False, True, False],
-        "b": [True],
-    }
 
 
 def test_masks_refuse_misfits() -> None:

@@ -14,7 +14,6 @@ from mdlzip.errors import UsageError
 from mdlzip.sparsity.convergence import default_bandwidth, has_converged, smooth
 from mdlzip.sparsity.layerwise import (
     LayerProblem,
-    expected_squared_error,
     gram_of,
     prune_layer_,
     prune_layers_,
@@ -58,7 +57,9 @@ def test_objective_is_eq_35_and_its_slopes() -> None:
     target, w = torch.randn(2, 3, 4, generator=source)
     gamma = torch.rand(3, 4, generator=source)
     layer = LayerProblem(target, x.T @ x / 20, 0.3)
-    expected = expected_squared_error(x, x @ target.T, w, gamma) / 20 + 0.3 * gamma.sum()
+    bias = (x @ (target - w * gamma).T).square().sum()
+    variance = (w.square() * gamma * (1 - gamma) * x.square().sum(dim=0)).sum()
+    expected = (bias + variance) / 20 + 0.3 * gamma.sum()
     torch.testing.assert_close(layer.value(w, gamma), expected)
     w.requires_grad_()
     gamma.requires_grad_()

@@ -12,7 +12,7 @@ from torch import nn
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.admm import ADMM, hard_threshold
 from mdlzip.sparsity.base import Method
-from mdlzip.sparsity.layerwise import expected_squared_error
+from mdlzip.sparsity.layerwise import LayerProblem
 from mdlzip.sparsity.methods import make_method
 from mdlzip.sparsity.pmmp import FPP, PMMP, constraint
 from mdlzip.sparsity.updater import Updater
@@ -43,12 +43,12 @@ def ten(seed: int) -> tuple[torch.Tensor, ...]:
 
 def test_eq_9_against_all_masks() -> None:
     _, w, gamma, _ = ten(1)
-    x, y = torch.randn(6, 10, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    x, target = torch.randn(6, 10, dtype=torch.float64), torch.randn(10, dtype=torch.float64)
     masks = all_masks(10)
-    errors = (y - (masks * w) @ x.T).square().sum(dim=1)
-    expected = (probabilities(masks, gamma) * errors).sum()
-    value = expected_squared_error(x, y[:, None], w[None], gamma[None])
-    torch.testing.assert_close(value, expected)
+    errors = (x @ target - (masks * w) @ x.T).square().sum(dim=1)
+    expected = (probabilities(masks, gamma) * errors).sum() / 6
+    layer = LayerProblem(target[None], x.T @ x / 6, 0.0)
+    torch.testing.assert_close(layer.value(w[None], gamma[None]), expected)
 
 
 def test_eq_11_against_all_masks_and_its_minimum_is_a_mask() -> None:

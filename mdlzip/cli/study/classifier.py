@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import info, result, result_json, table
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
+from mdlzip.cli.console import result, table
+from mdlzip.cli.progress import under_way
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command, tell
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_settings
 from mdlzip.errors import UsageError
 from mdlzip.process.cores import usable_cores
@@ -177,10 +176,9 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     settings = parse_settings(call.runs.settings, "--set")
     call.log.check_folder(call.output, [call.data])
 
-    from mdlzip.codec.decode import pick_device
+    from mdlzip.process.devices import pick_device
     from mdlzip.studies.classifiers.recipes import RECIPES
     from mdlzip.studies.classifiers.sweep import Sweep, run_sweep, write_summary
-    from mdlzip.studies.run_log import RunLog
     from mdlzip.training.cpu import settled_cpu
 
     epochs, display = call.runs.epochs, call.display
@@ -190,18 +188,12 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     sweep = Sweep(net, recipe, methods, alphas, call.seeds, device)
     with (
         settled_cpu(call.place.threads),
-        StopSwitch().installed(),
-        make_progress(display.progress, quiet=display.quiet) as show,
+        under_way(display.progress, quiet=display.quiet) as show,
     ):
         problem_of = make(recipe, device)
-        log = RunLog(call.output, resume=call.log.resume, force=call.log.force)
-        runs = run_sweep(sweep, problem_of, log, show)
+        runs = run_sweep(sweep, problem_of, call.log.open(call.output), show)
         found = write_summary(sweep, runs, call.output)
-    if display.as_json:
-        result_json(found)
-    elif not display.quiet:
-        _show(found)
-    info(f"written: {call.output}", quiet=display.quiet)
+    tell(found, display, lambda: _show(found), call.output)
 
 
 def _show(found: dict[str, Any]) -> None:

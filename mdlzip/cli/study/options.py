@@ -1,4 +1,4 @@
-"""What the commands of the studies share: the check for their extra, and options."""
+"""What the commands of the studies share: the check for their extra, options, the end."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdlzip.cli import options as opt
+from mdlzip.cli.console import info, result_json
 from mdlzip.cli.failures import guarded
 from mdlzip.cli.terminal import check_study_folder
 from mdlzip.cli.values import check_exclusive, parse_path
 from mdlzip.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdlzip.studies.run_log import RunLog
 
 _EXTRA = {"matplotlib": "matplotlib", "PIL": "Pillow"}  # module: package; see pyproject.toml
 
@@ -68,6 +72,27 @@ class Log:
     def __post_init__(self) -> None:
         check_exclusive({"--resume": self.resume or None, "--force": self.force or None})
 
+    def open(self, folder: Path) -> RunLog:
+        """The log of runs in `folder`, which is made if it is missing."""
+        from mdlzip.studies.run_log import RunLog
+
+        return RunLog(folder, resume=self.resume, force=self.force)
+
     def check_folder(self, folder: Path, inputs: Sequence[Path] = ()) -> None:
         """Refuse a folder that the study could not use; see `terminal.check_study_folder`."""
         check_study_folder(folder, inputs, again=self.resume or self.force)
+
+
+def tell(
+    found: dict[str, Any],
+    display: opt.Display,
+    show: Callable[[], None],
+    folder: Path | None = None,
+) -> None:
+    """Print what a study has found: as JSON, or by `show`; then where its files are."""
+    if display.as_json:
+        result_json(found)
+    elif not display.quiet:
+        show()
+    if folder is not None:
+        info(f"written: {folder}", quiet=display.quiet)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import result, result_json, table
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study.options import Methods, study_command
+from mdlzip.cli.console import result, table
+from mdlzip.cli.progress import under_way
+from mdlzip.cli.study.options import Methods, study_command, tell
 from mdlzip.cli.values import parse_list, parse_path
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def overhead(
     settings: opt.Settings,
     place: opt.Place,
     display: opt.Display,
-) -> int:
+) -> None:
     """Time training steps on FILE with each l0 method and without, in turn."""
     from mdlzip.corpus import open_corpus
     from mdlzip.studies.overhead import measure_overhead
@@ -41,15 +40,11 @@ def overhead(
     names = parse_list(methods, str, "--method")
     with (
         open_corpus(file) as corpus,
-        StopSwitch().installed(),
-        make_progress(display.progress, quiet=display.quiet) as show,
+        under_way(display.progress, quiet=display.quiet) as show,
     ):
         found = measure_overhead(corpus, names, options, rounds, show)
-    if display.as_json:
-        result_json({"schema": 1, "file": file.name, "rounds": rounds, **asdict(found)})
-    elif not display.quiet:
-        _show(found)
-    return 0
+    figures = {"schema": 1, "file": file.name, "rounds": rounds, **asdict(found)}
+    tell(figures, display, lambda: _show(found))
 
 
 def _show(found: Overhead) -> None:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import info, result, result_json, table
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
+from mdlzip.cli.console import result, table
+from mdlzip.cli.progress import under_way
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command, tell
 from mdlzip.cli.values import parse_list
 from mdlzip.process.cores import thread_count
 
@@ -50,7 +49,7 @@ def teacher_student(
     methods: Methods = "pmmp,drr,rl1,none",
     threads: opt.Threads = None,
     display: opt.Display,
-) -> int:
+) -> None:
     """Train students under l0 penalties; description lengths beside Table 5 of the paper.
 
     Writes runs.jsonl, table5.json and figures 1a, 4 and 5 to DIR. A stopped study keeps its
@@ -71,16 +70,9 @@ def teacher_student(
 
     plan = Plan(seeds=seeds, alphas=alphas, **chosen)
     workers = thread_count(threads)
-    with StopSwitch().installed(), make_progress(display.progress, quiet=display.quiet) as show:
-        found = run_study(
-            plan, output, resume=log.resume, force=log.force, workers=workers, on_progress=show
-        )
-    if display.as_json:
-        result_json(found.table)
-    elif not display.quiet:
-        _show(found.table)
-    info(f"written: {output}", quiet=display.quiet)
-    return 0
+    with under_way(display.progress, quiet=display.quiet) as show:
+        found = run_study(plan, log.open(output), workers=workers, on_progress=show)
+    tell(found.table, display, lambda: _show(found.table), output)
 
 
 def _show(found: dict[str, Any]) -> None:

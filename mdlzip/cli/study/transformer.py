@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mdlzip.cli import options as opt
-from mdlzip.cli.console import result, result_json, table
-from mdlzip.cli.progress import make_progress
-from mdlzip.cli.signals import StopSwitch
-from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command
+from mdlzip.cli.console import result, table
+from mdlzip.cli.progress import under_way
+from mdlzip.cli.study.options import Folder, Log, Methods, Seeds, study_command, tell
 from mdlzip.cli.values import finite, parse_list, parse_path, parse_size
 from mdlzip.process.settings import prepare_training
 
@@ -48,13 +47,12 @@ def transformer(
     settings: opt.Settings,
     place: opt.Place,
     display: opt.Display,
-) -> int:
+) -> None:
     """Compress FILE many times, varying one setting: loss, model and total bytes; plots.
 
     The budget or the steps are those of each run. Every run is a line of DIR/runs.jsonl; after a
     stop, --resume makes those that are missing.
     """
-    from mdlzip.studies.run_log import RunLog
     from mdlzip.studies.transformer import Sweep, check_sweep, plot_sweep, run_sweep
 
     sweep = Sweep(
@@ -69,22 +67,22 @@ def transformer(
     paths = [parse_path(file) for file in files]
     log.check_folder(output, paths)
     check_sweep(paths, sweep, options)
-    runs_log = RunLog(output, resume=log.resume, force=log.force)
-    quiet = display.quiet
-    everything: list[dict[str, Any]] = []
-    for path in paths:
-        with StopSwitch().installed(), make_progress(display.progress, quiet=quiet) as show:
-            runs = run_sweep(path, sweep, options, runs_log, show)
-        everything += runs
-        plot_sweep(output, runs)
-        if not (display.as_json or quiet):
-            _show(runs)
-    if display.as_json:
-        result_json({"schema": 1, "runs": everything})
-    return 0
+    made: list[list[dict[str, Any]]] = []
+    with under_way(display.progress, quiet=display.quiet) as show:
+        runs_log = log.open(output)
+        for path in paths:
+            made.append(run_sweep(path, sweep, options, runs_log, show))
+            plot_sweep(output, made[-1])
+    found = {"schema": 1, "runs": [run for runs in made for run in runs]}
+    tell(found, display, lambda: _show(made), output)
 
 
-def _show(runs: list[dict[str, Any]]) -> None:
+def _show(made: list[list[dict[str, Any]]]) -> None:
+    for runs in made:
+        _show_file(runs)
+
+
+def _show_file(runs: list[dict[str, Any]]) -> None:
     """One file's runs; `gap` compares with the automatic choice of the first run."""
     from mdlzip.studies.transformer import best
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import Method, check_alpha
 from mdlzip.sparsity.masks import Masks, apply_masks_, from_nonzero
@@ -20,7 +21,6 @@ from mdlzip.studies.classifiers.pruning import Bounds, prune
 from mdlzip.studies.classifiers.recipes import METHOD_OPTIONS, Recipe
 from mdlzip.studies.classifiers.training import (
     Phase,
-    Progress,
     Trainer,
     evaluate,
     non_zeros,
@@ -119,7 +119,7 @@ class Result:
 class Run:
     """One run; `result` does all of it. Raises UsageError for a bad job before anything starts."""
 
-    def __init__(self, problem: Problem, recipe: Recipe, job: Job, on_progress: Progress) -> None:
+    def __init__(self, problem: Problem, recipe: Recipe, job: Job, on_progress: OnProgress) -> None:
         check_alpha(job.alpha)
         self.problem, self.recipe, self.job = problem, recipe, job
         self.method = method_for(problem.net, job)
@@ -299,7 +299,7 @@ def method_for(net: str, job: Job) -> Method:
     return make_method(job.method, alpha=job.alpha, **options)
 
 
-def run_once(problem: Problem, recipe: Recipe, job: Job, on_progress: Progress) -> Result:
+def run_once(problem: Problem, recipe: Recipe, job: Job, on_progress: OnProgress) -> Result:
     """All of one run; reproducible from its arguments on one machine and thread count."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)

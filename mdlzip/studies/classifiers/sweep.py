@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import check_alpha
 from mdlzip.studies.classifiers.distillation import load_weights, save_weights
 from mdlzip.studies.classifiers.networks import make_network
 from mdlzip.studies.classifiers.recipes import ALPHAS, Recipe
 from mdlzip.studies.classifiers.run import Job, Problem, Result, method_for, run_once
-from mdlzip.studies.classifiers.training import Diverged, Progress
+from mdlzip.studies.classifiers.training import Diverged
 from mdlzip.studies.plots import Axes, Curve, adaptive_bins, draw
 from mdlzip.studies.run_log import RunLog
 
@@ -114,7 +115,7 @@ def run_sweep(
     sweep: Sweep,
     problem_of: Callable[[int], Problem],
     log: RunLog,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> list[dict[str, Any]]:
     """Make the runs that the log lacks; all runs of the sweep, in order.
 
@@ -177,7 +178,7 @@ def _one(
     log: RunLog,
     job: Job,
     base: dict[str, Any] | None,
-    on_progress: Progress,
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
     """The result of one run, as it is logged."""
     if base is not None and base.get("diverged"):

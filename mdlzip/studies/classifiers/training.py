@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import MdlzipError
 from mdlzip.sparsity.base import Method
 from mdlzip.sparsity.convergence import has_converged
@@ -24,7 +25,6 @@ from mdlzip.studies.classifiers.distillation import distillation_loss
 from mdlzip.studies.classifiers.networks import prunable
 from mdlzip.studies.classifiers.recipes import Recipe
 
-Progress = Callable[[str, float, float, str], None]
 MOMENTUM = 0.9
 EVALUATION_BATCH = 500
 
@@ -122,7 +122,7 @@ class Trainer:
         recipe: Recipe,
         method: Method,
         seed: int,
-        on_progress: Progress,
+        on_progress: OnProgress,
     ) -> None:
         self.model, self.train, self.valid = model, train, valid
         self.recipe, self.method, self.on_progress = recipe, method, on_progress

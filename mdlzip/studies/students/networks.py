@@ -34,11 +34,6 @@ SIGMA_FLOOR = 1e-4
 infinity. It is 30 times below the lower noise of the study."""
 
 
-def count_weights(widths: Sequence[int]) -> int:
-    """Weights and biases of one MLP; 751 for the student, 72 for the teacher."""
-    return sum(o * (i + 1) for i, o in pairwise(widths))
-
-
 class Students(nn.Module):
     """S independent MLPs with tanh between their layers, float32.
 

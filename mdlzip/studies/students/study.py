@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import UsageError
 from mdlzip.studies.run_log import Key, RunLog
 from mdlzip.studies.students.figures import draw_figures
 from mdlzip.studies.students.training import (
     FINE_TUNING,
     FULL_BATCH,
-    OnProgress,
     Setting,
     train_students,
 )
@@ -162,19 +162,17 @@ class StudyResult:
 
 def run_study(
     plan: Plan,
-    folder: Path,
+    log: RunLog,
     *,
-    resume: bool = False,
-    force: bool = False,
     workers: int = 1,
     on_progress: OnProgress = lambda *_: None,
 ) -> StudyResult:
-    """Run what `folder`/runs.jsonl lacks, then write table5.json and the figures there.
+    """Run what `log` lacks, then write table5.json and the figures beside it.
 
-    resume, force: as `RunLog`. workers: runs at a time, each on one thread. on_progress: phase
-    "students", in units of estimated cost.
+    workers: runs at a time, each on one thread. on_progress: phase "students", in units of
+    estimated cost.
     """
-    log = RunLog(folder, resume=resume, force=force)
+    folder = log.path.parent
     runs = list(plan.runs())
     keys = [plan.key(*run) for run in runs]
     total = sum(_cost(key) for key in keys)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdlzip.callbacks import OnProgress
 from mdlzip.errors import UsageError
 from mdlzip.sparsity.base import Method, NoMethod
 from mdlzip.sparsity.masks import MaskHold, Masks, apply_masks_, from_nonzero
@@ -30,8 +31,6 @@ from mdlzip.studies.students.networks import (
     draw_samples,
     gaussian_loss,
 )
-
-OnProgress = Callable[[str, float, float, str], None]
 
 FINE_TUNING = 0.4  # steps after pruning, as a share of those before it
 LEARNING_RATE = 1e-2
