@@ -246,6 +246,7 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
             reader.context,
             device=device,
             threads=machine.threads,
+            memory=machine.memory,
             tile_chunks=machine.tile_chunks,
         )
     except ExportRefused as error:

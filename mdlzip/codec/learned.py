@@ -214,6 +214,7 @@ def _coded_units(
         context,
         device=pick_device(job.options.device),
         threads=job.options.threads,
+        memory=job.options.memory,
         on_progress=report,
     )
     with closing(coded):
