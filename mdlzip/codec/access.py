@@ -111,18 +111,23 @@ def open_archive(
     try:
         total = file.seek(0, io.SEEK_END)
         file.seek(0)
-        reader = ArchiveReader(file, total)
-        part: _Part
-        if reader.header.method is Method.STORED:
-            part = _Stored(file, reader, machine)
-        elif reader.header.method is Method.LEARNED:
-            part = _Learned(file, reader, machine)
-        else:
-            part = _Sequential(file, total, machine)
-        return ArchiveFile(file, reader.header.size, part)
+        return archive_in(file, total, machine)
     except BaseException:
         file.close()
         raise
+
+
+def archive_in(file: BinaryIO, total: int, machine: Machine) -> ArchiveFile:
+    """The archive that an open file of `total` bytes holds; to close it closes the file."""
+    reader = ArchiveReader(file, total)
+    part: _Part
+    if reader.header.method is Method.STORED:
+        part = _Stored(file, reader, machine)
+    elif reader.header.method is Method.LEARNED:
+        part = _Learned(file, reader, machine)
+    else:
+        part = _Sequential(file, total, machine)
+    return ArchiveFile(file, reader.header.size, part)
 
 
 class _RawArchive(io.RawIOBase):

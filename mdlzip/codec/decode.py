@@ -231,10 +231,11 @@ def split_unit(units: Units, groups: Sequence[int], plain: bytes) -> dict[int, b
 def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> UnitDecoder:
     """What decodes units of the archive; CorruptArchive if no encoder made such a network."""
     loaded, before = torch_is_loaded(), resident_bytes()
+    from mdlzip.quantised.placement import choose_device
     from mdlzip.quantised.units import UnitDecoder
 
     machine = fit.machine
-    device = pick_device(machine.device)
+    check_device(machine.device)
     now = resident_bytes()
     if not loaded and before and now:
         check_process(fit.memory_bytes, machine.memory, before, now)
@@ -244,7 +245,13 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
             network.vocabulary,
             reader.layout,
             reader.context,
-            device=device,
+            device=choose_device(
+                machine.device,
+                network,
+                reader.layout,
+                threads=machine.threads,
+                memory=machine.memory,
+            ),
             threads=machine.threads,
             memory=machine.memory,
             tile_chunks=machine.tile_chunks,
@@ -254,7 +261,7 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
 
 
 def pick_device(name: str) -> str:
-    """A device to code on: "auto" is the GPU if there is one; UsageError for an unknown one."""
+    """A device to train on: "auto" is the GPU if there is one; UsageError for an unknown one."""
     if name == "auto":
         import torch
 

@@ -16,6 +16,7 @@ from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.writer import write_payload, write_stored
+from mdlzip.codec.cross_check import check_on_cpu, may_be_on_a_gpu
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
@@ -313,6 +314,9 @@ def _verify(job: Job, out: Output) -> None:
         raise VerifyFailed(f"the archive does not decode: {error}; nothing was kept") from error
     if position != job.corpus.size:
         raise VerifyFailed(f"the archive decodes to {position} bytes only; nothing was kept")
+    learned = reader.header.method is Method.LEARNED and job.network and job.network.tensors
+    if learned and may_be_on_a_gpu(job.options.device):
+        check_on_cpu(job.corpus, out.file, total, job.options.threads, reader)
     job.decode_s = time.monotonic() - began
 
 

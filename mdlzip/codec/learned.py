@@ -13,7 +13,6 @@ from mdlzip.archive.header import Method
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.writer import Model, learned_archive_bytes, write_learned
 from mdlzip.codec.contexts import choose_context
-from mdlzip.codec.decode import pick_device
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
@@ -203,7 +202,13 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
 def _coded_units(
     job: Job, network: IntegerNetwork, tokens: Tokens, context: Context
 ) -> Generator[tuple[bytes, int]]:
+    from mdlzip.quantised.placement import choose_device
     from mdlzip.quantised.units import encode_units
+
+    options = job.options
+    device = choose_device(
+        options.device, network, job.layout, threads=options.threads, memory=options.memory
+    )
 
     def report(done: int, total: int) -> None:
         job.progress("encode", done, total, "")
@@ -212,9 +217,9 @@ def _coded_units(
         network,
         tokens,
         context,
-        device=pick_device(job.options.device),
-        threads=job.options.threads,
-        memory=job.options.memory,
+        device=device,
+        threads=options.threads,
+        memory=options.memory,
         on_progress=report,
     )
     with closing(coded):

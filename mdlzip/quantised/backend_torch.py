@@ -20,8 +20,8 @@ from mdlzip.quantised.products import Matrix
 class TorchCache:
     """What a batch of chunks carries from call to call.
 
-    history: by norm, int32 (B, w - 1, D). keys, values: by layer, int8 (B, positions seen, H, K), of
-    at most the last W positions.
+    history: by norm, int32 (B, w - 1, D). keys, values: by layer, int8 (B, positions seen, H, K),
+    of at most the last W positions.
     """
 
     history: list[Tensor]

@@ -22,7 +22,7 @@ from mdlzip.symbols.layout import Layout
 MOST_CHUNKS, MOST_SYMBOLS = 8192, 1 << 18
 _WIDE = 8  # int64 and float64
 _FREE_SHARE = 0.9  # the allocator keeps pieces that fit nothing
-_SCORE_ARRAYS = 8
+_SCORE_ARRAYS = 6
 
 
 @dataclass(frozen=True)

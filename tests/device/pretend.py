@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,33 @@ def install() -> None:
     _define()
 
 
+def leaves(values: Any) -> Iterator[Any]:
+    """What lists, tuples and dictionaries hold in the end."""
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from leaves(value)
+    elif isinstance(values, dict):
+        yield from leaves(list(values.values()))
+    else:
+        yield values
+
+
+def mapped(values: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """The same lists, tuples and dictionaries, with what is of a kind changed."""
+    if isinstance(values, kind):
+        return change(values)
+    if isinstance(values, (list, tuple)):
+        return type(values)([mapped(value, kind, change) for value in values])
+    if isinstance(values, dict):
+        return {key: mapped(value, kind, change) for key, value in values.items()}
+    return values
+
+
 _kept: list[object] = []  # torch forgets what a library defined when it goes
 
 
 def _define() -> None:
     import torch
-    from torch.utils._pytree import tree_flatten, tree_map_only
-
     aten, device = torch.ops.aten, torch.device("cuda", 0)
     crossing = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
     indexing = {
@@ -165,6 +186,9 @@ def _define() -> None:
         def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None):
             return run(func, args, dict(kwargs or {}))
 
+    def inside(values: Any) -> Any:
+        return mapped(values, Pretend, lambda t: t.inner)
+
     def number_allowed(func: Any) -> bool:
         """Whether a CPU tensor without dimensions may stand for a number."""
         return func._schema.name in filling or torch.Tag.pointwise in func.tags
@@ -188,7 +212,7 @@ def _define() -> None:
             LOG.wait()
 
     def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        flat, _ = tree_flatten((args, kwargs))
+        flat = list(leaves((args, kwargs)))
         check(func, flat)
         wrappers = {id(t.inner): t for t in flat if isinstance(t, Pretend)}
         if func in crossing:
@@ -198,9 +222,9 @@ def _define() -> None:
             if not there:
                 LOG.wait()
                 if target is not None:
-                    args, kwargs = tree_map_only(Pretend, lambda t: t.inner, (args, kwargs))
+                    args, kwargs = inside((args, kwargs))
                     return func(*args, **{**kwargs, "device": torch.device("cpu")})
-        args, kwargs = tree_map_only(Pretend, lambda t: t.inner, (args, kwargs))
+        args, kwargs = inside((args, kwargs))
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
@@ -213,7 +237,7 @@ def _define() -> None:
             known = wrappers.get(id(inner))
             return Pretend(inner) if known is None else known
 
-        return tree_map_only(torch.Tensor, wrap, out)
+        return mapped(out, torch.Tensor, wrap)
 
     def empty(size: Any, **options: Any) -> Any:
         kept = {k: v for k, v in options.items()

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ Found = dict[str, Any]
 SMALL = ("model.d_model=16", "model.n_layers=1", "model.d_ff=32", "model.window=32")
 TWO_HEADS = ("model.n_heads=2", "train.batch_chunks=2", "train.vocabulary=150")
 CHUNK_BYTES, GROUP_CHUNKS, STEPS = 64, 16, 10
-TEXT = (Path(__file__).resolve().parents[2] / "LICENSE").read_bytes()[:3000]
+TEXT = (Path(__file__).resolve().parents[2] / "LICENSE").read_bytes()[:2000]
 
 
 def _options(**more: Any) -> Any:
@@ -120,16 +121,28 @@ def move(first: str, second: str) -> Found:
 
 
 def integers() -> Found:
-    """The self-test's digest on both devices, a case of each family, and what doctor says."""
+    """The integers of both families on the device are the CPU's; what doctor says of it."""
     from functools import partial
+
+    import numpy as np
 
     from mdlzip.cli import doctor_cmd
     from mdlzip.quantised import selftest
+    from mdlzip.quantised.predictor import Predictor
 
-    selftest.CASES = (selftest.CASES[1], selftest.CASES[4])
-    there, here = selftest.self_test("cuda"), selftest.self_test("cpu")
+    same = []
+    for config in selftest.CONFIGS:
+        network = selftest.random_network(config)
+        symbols = np.random.default_rng(0).integers(0, 256, (3, 24), dtype=np.int16)
+        whole, steps = (
+            selftest.digest(Predictor(network, 64, device=device), symbols, n)
+            for device, n in (("cpu", 24), ("cuda", 1))
+        )
+        same.append(whole == steps)
+    selftest.CASES = selftest.CASES[1:2]  # without convolutions: the fewest operations
+    here = selftest.self_test("cpu")
     probe = doctor_cmd._probe("cuda:0", partial(selftest.self_test, "cuda:0"), here)
-    return {"same": there == here, "doctor": probe.ok, "devices": doctor_cmd.cuda_devices()}
+    return {"same": all(same), "doctor": probe.detail, "devices": doctor_cmd.cuda_devices()}
 
 
 def archive(context: str) -> Found:
@@ -142,7 +155,7 @@ def archive(context: str) -> Found:
         options = _options(context=context, fallback=False, overrides=(*SMALL, *TWO_HEADS))
         mdlzip.compress(source, options=options)
         packed, plain = Path(f"{source}.mdlz"), []
-        for device in ("cuda", "cuda:0", "cpu", "auto"):
+        for device in ("cuda:0", "cpu", "auto"):
             mdlzip.decompress(packed, out, device=device, threads=2, force=True)
             plain.append(out.read_bytes() == TEXT)
         return {"same": all(plain), "bytes": packed.stat().st_size}
@@ -175,10 +188,12 @@ def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     for name in names or SCENARIOS:
         line: Found = {"scenario": name}
+        began = time.monotonic()
         try:
             line["found"] = SCENARIOS[name]()
         except BaseException:
             line["failed"] = traceback.format_exc()
+        line["seconds"] = round(time.monotonic() - began, 1)
         print(json.dumps(line), flush=True)
     os._exit(0)
 
