@@ -165,7 +165,8 @@ class Transformer(nn.Module):
     def _believe(self, matches: tuple[Tensor, Tensor], logits: Tensor, trust: Tensor) -> Tensor:
         """Add to the logit of each matched symbol: trust (B, T, 1) and the bonus of its length."""
         found, lengths = matches
-        bonus = trust + self.rounding.weight("match", self.match)[lengths.long()][..., None]
+        by_length = self.rounding.weight("match", self.match)
+        bonus = trust + layers.look_up(by_length, lengths.long())[..., None]
         place = self._table("places")[found.clamp_min(0).long()]
         bonus = bonus * ((found >= 0) & (place >= 0))[..., None]
         place = place.clamp_min(0)[..., None]
@@ -209,6 +210,10 @@ class Transformer(nn.Module):
         qk, v = attention.split_heads(qkv, c.n_heads, self.window, table)
         qk = r.activation(p + "qk", qk)
         v = r.activation(p + "v", v)
+        kind = qk.device.type
+        if not qk.is_cpu and torch.is_autocast_enabled(kind):
+            # Products that write into a given tensor are beyond autocast; codes are exact there.
+            qk, v = (x.to(torch.get_autocast_dtype(kind)) for x in (qk, v))
         if self.window:
             blocks = -(-t // self.window) + 1
             out = attention.banded_attention(qk, v, t, self._table("mask")[:blocks])

@@ -141,6 +141,7 @@ _kept: list[object] = []  # torch forgets what a library defined when it goes
 
 def _define() -> None:
     import torch
+
     aten, device = torch.ops.aten, torch.device("cuda", 0)
     crossing = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
     indexing = {

@@ -116,7 +116,7 @@ def move(first: str, second: str) -> Found:
         assert stopped is not None and stopped.progress.step == 5
         result = _train(_options(device=second), folder, resumed=stopped)
         whole = _train(_options(device=second), folder / "whole")
-    return {"bits": result.figures["integer_bits_per_byte"],
+    return {"bits": result.figures["integer_bits_per_byte"], "steps": result.figures["steps"],
             "same": _codes(result) == _codes(whole)}  # fmt: skip
 
 
@@ -148,7 +148,12 @@ def integers() -> Found:
 def archive(context: str) -> Found:
     """Compressed and verified on the device, decompressed there and here; its bytes."""
     import mdlzip
+    from mdlzip.codec import cross_check
+    from mdlzip.errors import LimitExceeded
+    from mdlzip.quantised import device_memory, units
 
+    sampled, checked = cross_check.sampled_groups, []
+    cross_check.sampled_groups = lambda units: checked.append(sampled(units)) or checked[-1]
     with tempfile.TemporaryDirectory() as name:
         source, out = Path(name, "a.txt"), Path(name, "b.txt")
         source.write_bytes(TEXT)
@@ -158,22 +163,58 @@ def archive(context: str) -> Found:
         for device in ("cuda:0", "cpu", "auto"):
             mdlzip.decompress(packed, out, device=device, threads=2, force=True)
             plain.append(out.read_bytes() == TEXT)
-        return {"same": all(plain), "bytes": packed.stat().st_size}
+        units.device_limit = lambda *_: 1 << 16
+        try:
+            mdlzip.decompress(packed, out, device="cuda", force=True)
+            refusal = "none"
+        except LimitExceeded as problem:
+            refusal = str(problem)
+        finally:
+            units.device_limit = device_memory.device_limit
+        size = packed.stat().st_size
+        return {"same": all(plain), "bytes": size, "refusal": refusal, "checked": checked}
 
 
+def errs_alike() -> Found:
+    """A backend for the device that computes other integers, the same ones both ways."""
+    import mdlzip
+    from mdlzip.errors import VerifyFailed
+    from mdlzip.quantised import kernels_torch
+
+    exact = kernels_torch.logit_gaps
+    kernels_torch.logit_gaps = lambda *args: exact(*args) // 2
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name, "a.txt")
+        source.write_bytes(TEXT)
+        try:
+            mdlzip.compress(source, options=_options(context="chunk", fallback=False))
+        except VerifyFailed as problem:
+            return {"refusal": str(problem), "left": os.listdir(name)}
+        finally:
+            kernels_torch.logit_gaps = exact
+    return {"refusal": "none"}
+
+
+METHODS = {
+    **{f"method {m}": lambda m=m: method(m, "muon")  # type: ignore[misc]
+       for m in ("none", "drr", "drr-o", "pmmp", "fpp", "admm")},
+    "method rl1, adamw": lambda: method("rl1", "adamw"),
+}  # fmt: skip
+MOVES = {
+    f"from {a} to {b}": lambda a=a, b=b: move(a, b)  # type: ignore[misc]
+    for a, b in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda"))
+}
 SCENARIOS: dict[str, Callable[[], Found]] = {
     "steps": steps,
     "steps on the CPU": lambda: steps("cpu"),
     "steps without a window": lambda: steps("cuda", "model.window=0"),
-    **{f"method {m}": lambda m=m: method(m, "muon")  # type: ignore[misc]
-       for m in ("none", "drr", "drr-o", "pmmp", "fpp", "admm")},
-    "method rl1, adamw": lambda: method("rl1", "adamw"),
-    **{f"from {a} to {b}": lambda a=a, b=b: move(a, b)  # type: ignore[misc]
-       for a, b in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda"))},
+    **METHODS,
+    **MOVES,
     "integers": integers,
     "archive of chunks": lambda: archive("chunk"),
     "archive with a context": lambda: archive("group"),
-}  # fmt: skip
+    "a device that errs alike": errs_alike,
+}
 
 
 def main(names: list[str]) -> None:

@@ -113,7 +113,7 @@ def test_tiles_keep_the_limit(preset: str) -> None:
     free = fit_tiles(config, LAYOUT, N_BYTES, threads=4, limit=None)
     assert (free.threads, free.chunks, free.symbols) == (4, MOST_CHUNKS, MOST_SYMBOLS)
     before = free.memory_bytes
-    for limit in (80 * GIB, 24 * GIB, 6 * GIB):
+    for limit in (80 * GIB, 24 * GIB, 8 * GIB):
         tiles = fit_tiles(config, LAYOUT, N_BYTES, threads=4, limit=limit)
         assert tiles.memory_bytes <= min(limit, before)
         assert tiles.chunks >= LAYOUT.group_chunks
