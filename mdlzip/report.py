@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdlzip.codec import ArchiveInfo, CompressReport, DecompressReport
+    from mdlzip.codec import ArchiveInfo, CompressReport, DecompressReport, SalvageReport
 
 SCHEMA = 1
 LEDGER_ORDER = (
@@ -248,6 +248,19 @@ def decompress_json(report: DecompressReport) -> dict[str, Any]:
         "method": report.method,
         "original_bytes": report.original_bytes,
         "seconds": report.seconds,
+    }
+
+
+def salvage_json(report: SalvageReport) -> dict[str, Any]:
+    """The entry of a damaged archive; ranges are half open, bytes of the original."""
+    return {
+        **decompress_json(report),
+        "salvage": {
+            "verified": report.verified,
+            "lost_bytes": report.lost_bytes,
+            "damage": [asdict(damage) for damage in report.damage],
+            "repaired": list(report.repaired),
+        },
     }
 
 

@@ -24,12 +24,13 @@ class Outcome:
     """What became of a FILE.
 
     entry: for --json; text: for people, "" for nothing; made: the file that is complete now, None
-    where the command writes none.
+    where the command writes none; code: exit code, if it is not as good as it should be.
     """
 
     entry: Mapping[str, Any]
     text: str = ""
     made: object = None
+    code: int = 0
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Batch:
                     break
             else:
                 self.entries.append(outcome.entry)
+                self._failed(outcome.code)
                 if outcome.made is not None:
                     self._made.append(outcome.made)
                 if not self._report(outcome):

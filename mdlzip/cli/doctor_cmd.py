@@ -69,9 +69,23 @@ def _facts() -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "cuda": _cuda(),
         "kernel_cache": _kernel_cache(),
+        "predicts_with": _predicts_with(),
         "kernels_checked": checked,
         "kernels_not_checked": sorted(set(kernel_names()) - set(checked)),
     }
+
+
+def _predicts_with() -> str:
+    """What computes the predictions of an archive here, if no device is named."""
+    import torch
+
+    from mdlzip.codec.decode import pick_device
+
+    if (device := pick_device("auto")) != "cpu":
+        return f"torch on {device}, products of float32 and float64"
+    if torch.cpu._is_vnni_supported():
+        return "compiled kernels, products of int8 (VNNI)"
+    return "compiled kernels, products of float32 and float64 (no VNNI)"
 
 
 def _version(name: str) -> str:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         CompressReport,
         DecompressReport,
         Progress,
+        SalvageReport,
     )
+    from mdlzip.codec.salvaging import salvage
 
 _HOME = {
     "ArchiveFile": "access",
@@ -30,6 +32,7 @@ _HOME = {
     "copy_range": "access",
     "compress": "encode",
     "decompress": "decode",
+    "salvage": "salvaging",
     "test": "decode",
     "inspect": "inspection",
     "export_weights": "exchange",
@@ -40,12 +43,14 @@ _HOME = {
     "CompressReport": "options",
     "DecompressReport": "options",
     "Progress": "options",
+    "SalvageReport": "options",
     "WARNING": "options",
 }
 
 __all__ = [  # noqa: RUF022 (in the order of use)
     "compress",
     "decompress",
+    "salvage",
     "test",
     "inspect",
     "open",
@@ -60,6 +65,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "CompressReport",
     "DecompressReport",
     "Progress",
+    "SalvageReport",
     "WARNING",
 ]
 

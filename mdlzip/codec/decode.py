@@ -96,14 +96,14 @@ def decompress(
         with open_output(target, force=force, seekable=False, sparse=True) as out:
             decode_archive(reader, out.write, machine, on_progress or no_progress)
             header = reader.header
-            out.commit(_metadata(header, opened))
+            out.commit(metadata_of(header, opened))
         if remove_source and source and opened:
             remove_if_same(source, opened)
     seconds = time.monotonic() - began
     return DecompressReport(str(src), target, header.method.label, header.size, seconds)
 
 
-def _metadata(header: Header, archive: os.stat_result | None) -> Metadata:
+def metadata_of(header: Header, archive: os.stat_result | None) -> Metadata:
     """Time of the original, owner and group of the archive, permissions that neither forbids."""
     if not header.has_metadata:
         return Metadata()

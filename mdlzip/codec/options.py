@@ -240,6 +240,37 @@ class DecompressReport:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """Bytes start .. stop - 1 of the original that were not recovered, or that nothing vouches for.
+
+    lost: False for bytes that were written as they were found, but whose checksum is gone or was
+    needed to put a flipped bit right.
+    """
+
+    start: int
+    stop: int
+    lost: bool
+
+
+@dataclass(frozen=True)
+class SalvageReport(DecompressReport):
+    """What was got out of a damaged archive.
+
+    verified: nothing is lost and the SHA-256 is that of the original; damage: ascending ranges,
+    empty if verified; repaired: sections of the archive in which a flipped bit was put right.
+    """
+
+    verified: bool
+    damage: tuple[Damage, ...]
+    repaired: tuple[str, ...]
+
+    @property
+    def lost_bytes(self) -> int:
+        """Bytes of the original that were not recovered."""
+        return sum(d.stop - d.start for d in self.damage if d.lost)
+
+
+@dataclass(frozen=True)
 class ArchiveInfo:
     """What an archive says of itself, without decoding the data.
 

@@ -266,9 +266,16 @@ def compress(data: bytes, arguments: dict[str, object], folder: Path) -> bytes:
     return archive
 
 
-def coded_archive(data: bytes, network: IntegerNetwork, layout: Layout, context: Context) -> bytes:
+def coded_archive(
+    data: bytes,
+    network: IntegerNetwork,
+    layout: Layout,
+    context: Context,
+    *,
+    weights: str = "coded",
+) -> bytes:
     """The archive of `data` with a network and context that are given, and fixed metadata."""
-    packed, out = pack_weights(network), io.BytesIO()
+    packed, out = pack_weights(network, weights), io.BytesIO()
     header = Header(Method.LEARNED, 0o640, MTIME_NS, len(data))
     model = Model(network.config, layout, packed.data, packed.ledger, context)
     source = Held(np.frombuffer(data, np.uint8))
