@@ -117,13 +117,19 @@ def _kernel_cache() -> str:
     return "none: every start compiles; set NUMBA_CACHE_DIR to a folder that is yours alone"
 
 
-def _probes() -> list[Probe]:
-    """One for every device that predicts, one for the coder of the weights."""
+def cuda_devices() -> list[str]:
+    """Names of all CUDA devices, as torch takes them."""
     import torch
 
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{i}" for i in range(count)]
+
+
+def _probes() -> list[Probe]:
+    """One for every device that predicts, one for the coder of the weights."""
     from mdlzip.quantised import selftest
 
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = ["cpu", *cuda_devices()]
     found = [_probe(d, partial(selftest.self_test, d), selftest.EXPECTED) for d in devices]
     weights = _probe("weights", selftest.weights_self_test, selftest.EXPECTED_WEIGHTS)
     return [*found, weights]

@@ -78,7 +78,9 @@ Memory = Annotated[
 MEMORY = "2GiB"  # the default of every command
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="NAME", envvar="MDLZIP_DEVICE", help="auto, cpu or cuda."),
+    typer.Option(
+        "--device", metavar="NAME", envvar="MDLZIP_DEVICE", help="auto, cpu, cuda or cuda:N."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -101,17 +101,22 @@ def open_archive(
     try:
         total = file.seek(0, io.SEEK_END)
         file.seek(0)
-        reader = ArchiveReader(file, total)
-        body = reader.body
-        part: Part
-        if isinstance(body, General):
-            part = body.part(file, reader, machine.memory)
-        else:
-            part = _Learned(file, reader, machine)
-        return ArchiveFile(file, reader.header.size, part)
+        return archive_in(file, total, machine)
     except BaseException:
         file.close()
         raise
+
+
+def archive_in(file: BinaryIO, total: int, machine: Machine) -> ArchiveFile:
+    """The archive that an open file of `total` bytes holds; to close it closes the file."""
+    reader = ArchiveReader(file, total)
+    body = reader.body
+    part: Part
+    if isinstance(body, General):
+        part = body.part(file, reader, machine.memory)
+    else:
+        part = _Learned(file, reader, machine)
+    return ArchiveFile(file, reader.header.size, part)
 
 
 class _RawArchive(io.RawIOBase):

@@ -42,7 +42,6 @@ from mdlzip.fileio import (
     restored_mode,
 )
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
-from mdlzip.process.devices import pick_device
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
 from mdlzip.symbols.context import REFERENCE, Units
@@ -232,10 +231,10 @@ def split_unit(units: Units, groups: Sequence[int], plain: bytes) -> dict[int, b
 def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> UnitDecoder:
     """What decodes units of the archive; CorruptArchive if no encoder made such a network."""
     loaded, before = torch_is_loaded(), resident_bytes()
+    from mdlzip.quantised.placement import choose_device
     from mdlzip.quantised.units import UnitDecoder
 
     machine = fit.machine
-    device = pick_device(machine.device)
     now = resident_bytes()
     if not loaded and before and now:
         check_process(fit.memory_bytes, machine.memory, before, now)
@@ -245,8 +244,15 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
             network.vocabulary,
             reader.layout,
             reader.context,
-            device=device,
+            device=choose_device(
+                machine.device,
+                network,
+                reader.layout,
+                threads=machine.threads,
+                memory=machine.memory,
+            ),
             threads=machine.threads,
+            memory=machine.memory,
             tile_chunks=machine.tile_chunks,
         )
     except ExportRefused as error:

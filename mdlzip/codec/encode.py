@@ -15,6 +15,7 @@ from mdlzip.archive.bodies.general import General
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.callbacks import OnProgress
+from mdlzip.codec.cross_check import check_on_cpu, may_be_on_a_gpu
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.generic import Rivals, compete, hopeless
@@ -274,13 +275,13 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
             )
         job.check_source()
         if job.options.verify:
-            _verify(job, out)
+            _verify(job, out, job.network if rival is None else None)
         job.check_source()
         out.commit(job.corpus.metadata)
     return _report(job, rival, ledger, source)
 
 
-def _verify(job: Job, out: Output) -> None:
+def _verify(job: Job, out: Output, network: IntegerNetwork | None) -> None:
     """Decode what was written and compare it with the input byte by byte."""
     began = time.monotonic()
     position = 0
@@ -308,6 +309,8 @@ def _verify(job: Job, out: Output) -> None:
         raise VerifyFailed(f"the archive does not decode: {error}; nothing was kept") from error
     if position != job.corpus.size:
         raise VerifyFailed(f"the archive decodes to {position} bytes only; nothing was kept")
+    if network is not None and network.tensors and may_be_on_a_gpu(job.options.device):
+        check_on_cpu(job.corpus, out.file, total, job.options.threads, reader)
     job.decode_s = time.monotonic() - began
 
 

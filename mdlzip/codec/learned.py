@@ -19,7 +19,6 @@ from mdlzip.errors import Interrupted
 from mdlzip.fileio import Output
 from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.registry import NetworkConfig, n_cells
-from mdlzip.process.devices import pick_device
 from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
@@ -203,7 +202,13 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
 def _coded_units(
     job: Job, network: IntegerNetwork, tokens: Tokens, context: Context
 ) -> Generator[tuple[bytes, int]]:
+    from mdlzip.quantised.placement import choose_device
     from mdlzip.quantised.units import encode_units
+
+    options = job.options
+    device = choose_device(
+        options.device, network, job.layout, threads=options.threads, memory=options.memory
+    )
 
     def report(done: int, total: int) -> None:
         job.progress("encode", done, total, "")
@@ -212,8 +217,9 @@ def _coded_units(
         network,
         tokens,
         context,
-        device=pick_device(job.options.device),
-        threads=job.options.threads,
+        device=device,
+        threads=options.threads,
+        memory=options.memory,
         on_progress=report,
     )
     with closing(coded):

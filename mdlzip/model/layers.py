@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 NORM_EPS = 2.0**-24
 
@@ -67,6 +68,18 @@ def causal_conv(x: Tensor, taps: Tensor) -> Tensor:
     x: (B, T, D); taps: (width, D), tap 0 is the current position. Returns (B, T, D).
     """
     return _CausalConv.apply(x, taps)
+
+
+def look_up(table: Tensor, places: Tensor) -> Tensor:
+    """table[places], for a short table (N,) and int64 places of any shape.
+
+    On a GPU as a product with ones and zeros: the gradient of an index adds up in few entries, one
+    after the other and in any order.
+    """
+    if table.is_cpu:
+        return table[places]
+    with torch.autocast(table.device.type, enabled=False):
+        return F.one_hot(places, len(table)).to(table.dtype) @ table
 
 
 def rotary_table(length: int, head_width: int) -> Tensor:

@@ -36,6 +36,13 @@ class Rounding:
         """The tensor called `name`, as the product shall see it."""
         return w
 
+    def linear(self, name: str, h: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+        """h (..., in) times some rows of the matrix called `name`, w (out, in), plus bias (out,).
+
+        h and bias are given as the product shall see them.
+        """
+        return F.linear(h, self.weight(name, w), bias)
+
     def activation(self, site: str, x: Tensor) -> Tensor:
         """The activation at `site`, as the product shall see it."""
         return x
@@ -140,10 +147,11 @@ class Transformer(nn.Module):
             x = self._block(x, block, f"blocks.{i}.")
         h = self._norm(x, self, "final_norm", "final_norm")
         h = r.activation("head_in", h)
-        head, bias = r.weight("head", self.head), r.weight("head_bias", self.head_bias)
-        logits = F.linear(h, head[self.symbols], bias[self.symbols])
+        head, bias = self.head, r.weight("head_bias", self.head_bias)
+        logits = r.linear("head", h, head[self.symbols], bias[self.symbols])
         if self.config.match_min:
-            trust = F.linear(h, head[START_SYMBOL:FIRST_MERGE], bias[START_SYMBOL:FIRST_MERGE])
+            row = slice(START_SYMBOL, FIRST_MERGE)
+            trust = r.linear("head", h, head[row], bias[row])
             logits = self._believe(matches or self._find_matches(symbols_BT), logits, trust)
         return logits
 
@@ -157,7 +165,8 @@ class Transformer(nn.Module):
     def _believe(self, matches: tuple[Tensor, Tensor], logits: Tensor, trust: Tensor) -> Tensor:
         """Add to the logit of each matched symbol: trust (B, T, 1) and the bonus of its length."""
         found, lengths = matches
-        bonus = trust + self.rounding.weight("match", self.match)[lengths.long()][..., None]
+        by_length = self.rounding.weight("match", self.match)
+        bonus = trust + layers.look_up(by_length, lengths.long())[..., None]
         place = self._table("places")[found.clamp_min(0).long()]
         bonus = bonus * ((found >= 0) & (place >= 0))[..., None]
         place = place.clamp_min(0)[..., None]
@@ -191,7 +200,7 @@ class Transformer(nn.Module):
         bias = None
         if self.config.biases:
             bias = self.rounding.weight(f"{p}{name}_bias", getattr(net, name + "_bias"))
-        return F.linear(h, self.rounding.weight(p + name, getattr(net, name)), bias)
+        return self.rounding.linear(p + name, h, getattr(net, name), bias)
 
     def _attend(self, h: Tensor, net: nn.Module, p: str) -> Tensor:
         c, r = self.config, self.rounding
@@ -201,6 +210,10 @@ class Transformer(nn.Module):
         qk, v = attention.split_heads(qkv, c.n_heads, self.window, table)
         qk = r.activation(p + "qk", qk)
         v = r.activation(p + "v", v)
+        kind = qk.device.type
+        if not qk.is_cpu and torch.is_autocast_enabled(kind):
+            # Products that write into a given tensor are beyond autocast; codes are exact there.
+            qk, v = (x.to(torch.get_autocast_dtype(kind)) for x in (qk, v))
         if self.window:
             blocks = -(-t // self.window) + 1
             out = attention.banded_attention(qk, v, t, self._table("mask")[:blocks])

@@ -18,7 +18,11 @@ from mdlzip.quantised.products import Matrix
 
 @dataclass
 class TorchCache:
-    """int64. history: by norm, (B, w - 1, D); keys, values: by layer, (B, positions seen, H, K)."""
+    """What a batch of chunks carries from call to call.
+
+    history: by norm, int32 (B, w - 1, D). keys, values: by layer, int8 (B, positions seen, H, K),
+    of at most the last W positions.
+    """
 
     history: list[Tensor]
     keys: list[Tensor]
@@ -36,7 +40,8 @@ class TorchBackend:
         self._matrices = [Matrix(p, device, carrier) for p in net.products]
         self._biases = [self._put(p.bias) for p in net.products]
         self._norms = [tuple(map(self._put, (n.taps, n.gain, n.bias))) for n in net.norms]
-        self._embedding, self._match = self._put(net.embedding), self._put(net.match)
+        self._embedding = torch.from_numpy(net.embedding).to(device)
+        self._match = self._put(net.match)
         self._sinusoids, self._rotation = self._put(task.sinusoids), self._put(task.rotation)
         self._exps, self._rsqrt = self._put(task.exps), self._put(tables.rsqrt_table())
         self._gelu = self._put(tables.gelu_table())
@@ -49,14 +54,14 @@ class TorchBackend:
         """That of `batch` chunks at their first position."""
         c = self._task.config
 
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros((batch, *shape), dtype=torch.int64, device=self._device)
+        def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.zeros((batch, *shape), dtype=dtype, device=self._device)
 
         pasts = [max(len(norm.taps) - 1, 0) for norm in self._task.net.norms]
         return TorchCache(
-            [zeros(past, c.d_model) for past in pasts],
-            [zeros(0, c.n_heads, c.head_width) for _ in range(c.n_layers)],
-            [zeros(0, c.n_heads, c.head_width) for _ in range(c.n_layers)],
+            [zeros(torch.int32, past, c.d_model) for past in pasts],
+            [zeros(torch.int8, 0, c.n_heads, c.head_width) for _ in range(c.n_layers)],
+            [zeros(torch.int8, 0, c.n_heads, c.head_width) for _ in range(c.n_layers)],
         )
 
     def narrow(self, cache: TorchCache, rows: np.ndarray) -> None:
@@ -69,7 +74,7 @@ class TorchBackend:
     def embed(self, previous: np.ndarray, start: int, cache: TorchCache) -> Tensor:
         """The stream."""
         symbols = torch.as_tensor(previous, device=self._device).long()
-        stream = self._embedding[symbols]
+        stream = self._embedding[symbols].long()
         if len(self._sinusoids):
             stream = stream + self._sinusoids[start : start + symbols.shape[1]]
         return stream

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SCORES_AT_ONCE = 1 << 23
+"""Of attention, int64 and float64: 64 MiB for each of the arrays."""
+
 
 def shift_round(x: Tensor, s: int) -> Tensor:
     """x / 2**s rounded half up; x * 2**-s for s <= 0. int64."""
@@ -69,8 +72,11 @@ def norm_conv(
         return shift_round(y, 12 - exponent).clamp(-127, 127), history
     t = y.shape[1]
     y = torch.cat((history, y), dim=1)
-    acc = sum(y[:, w - 1 - j : w - 1 - j + t] * taps[j] for j in range(w))
-    return shift_round(torch.as_tensor(acc), 24 - exponent).clamp(-127, 127), y[:, t:]
+    acc = y[:, w - 1 :] * taps[0]
+    for j in range(1, w):
+        acc += y[:, w - 1 - j : w - 1 - j + t] * taps[j]
+    past = y[:, t:].to(history.dtype)
+    return shift_round(acc, 24 - exponent).clamp(-127, 127), past
 
 
 def attend(
@@ -88,7 +94,10 @@ def attend(
     scale: int,
     exponents: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(codes (B, T, D), keys, values): the last two hold the last `window` positions, in order."""
+    """(codes (B, T, D), keys, values): the last two hold the last `window` positions, in order.
+
+    Keys and values are int8. Where the window is short, most scores are never computed.
+    """
     b, t, d3 = acc.shape
     d = d3 // 3
     e_qk, e_v, e_out = exponents
@@ -104,24 +113,53 @@ def attend(
         qk = shift_round(qk, 8)
     q, k = qk.clamp(-127, 127).view(b, t, 2, heads, -1).unbind(2)
     v = requantise(acc[..., 2 * d :], mantissa, shift[1], bias[2 * d :]).clamp(-127, 127)
-    keys = torch.cat((past_keys, k), dim=1)
-    values = torch.cat((past_values, v.view(b, t, heads, -1)), dim=1)
-    n = keys.shape[1]
+    keys = torch.cat((past_keys, k.to(torch.int8)), dim=1)
+    values = torch.cat((past_values, v.view(b, t, heads, -1).to(torch.int8)), dim=1)
+    scaling = scale, 9 + 2 * e_qk
+    past, width = keys.shape[1] - t, queries_at_once(b * heads, t, window)
+    parts = []
+    for first in range(0, t, width):
+        last = min(first + width, t)
+        seen = slice(max(past + first - window + 1, 0), past + last)
+        parts.append(
+            _attend_part(q[:, first:last], keys[:, seen], values[:, seen], window, exps, scaling)
+        )
+    out = shift_round(torch.cat(parts, dim=1), 40 + e_v - e_out)
+    return out.clamp(-127, 127).reshape(b, t, d), keys[:, -window:], values[:, -window:]
 
+
+def queries_at_once(rows: int, t: int, window: int) -> int:
+    """How many of `t` queries are looked at together, for `rows` heads of chunks.
+
+    All scores of such a part are at most `SCORES_AT_ONCE`, if those of one query are.
+    """
+    width = t
+    while width > 1 and rows * width * (width + window - 1) > SCORES_AT_ONCE:
+        width = -(-width // 2)
+    return width
+
+
+def _attend_part(
+    q: Tensor, keys: Tensor, values: Tensor, window: int, exps: Tensor, scale: tuple[int, int]
+) -> Tensor:
+    """Sums times the inverse of their weights, int64 (B, T, H, K), for the last T positions.
+
+    q: int64 (B, T, H, K); keys, values: int8 (B, N, H, K). scale: of scores, and their shift.
+    """
+    t, n = q.shape[1], keys.shape[1]
     # float64 products of small integers: sums stay far below 2**53, so they are exact.
     score = torch.einsum("bthk,bnhk->bhtn", q.double(), keys.double()).long()
-    query = torch.arange(n - t, n, device=acc.device)[:, None]
-    key = torch.arange(n, device=acc.device)[None, :]
+    query = torch.arange(n - t, n, device=q.device)[:, None]
+    key = torch.arange(n, device=q.device)[None, :]
     seen = (key <= query) & (key > query - window)
-    score = score.masked_fill(~seen, -(1 << 40))
-    gap = ((score.amax(-1, keepdim=True) - score) * scale) >> (9 + 2 * e_qk)
+    score = score.masked_fill_(~seen, -(1 << 40))
+    gap = ((score.amax(-1, keepdim=True) - score) * scale[0]) >> scale[1]
     p = torch.where(
         seen & (gap < exps.numel()), exps[gap.clamp(max=exps.numel() - 1)], torch.zeros_like(gap)
     )
     inverse = (1 << 40) // p.sum(-1)
     out = torch.einsum("bhtn,bnhk->bthk", p.double(), values.double()).long()
-    out = shift_round(out * inverse.transpose(1, 2)[..., None], 40 + e_v - e_out)
-    return out.clamp(-127, 127).reshape(b, t, d), keys[:, -window:], values[:, -window:]
+    return out * inverse.transpose(1, 2)[..., None]
 
 
 def squared_relu(acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int) -> Tensor:

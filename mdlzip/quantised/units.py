@@ -15,11 +15,13 @@ from typing import TypeAlias, TypeVar, cast
 from zlib import crc32
 
 import numpy as np
+import torch
 
 from mdlzip.errors import CorruptArchive, ExportRefused, MdlzipError
 from mdlzip.process.cores import thread_count
 from mdlzip.quantised.coders import Coders, Experts, Look, Priced, UnitCoder
 from mdlzip.quantised.cuts import check_end, pack_cut, read_cuts
+from mdlzip.quantised.device_memory import device_limit, fit_tiles
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor
@@ -36,7 +38,6 @@ R = TypeVar("R")
 Coded: TypeAlias = tuple[int, bytes | bytearray]
 """Number and coded bytes of a unit."""
 ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
-_CUDA_TILE_CHUNKS, _CUDA_TILE_SYMBOLS = 8192, 1 << 18
 _CRC_SYMBOLS = 1 << 16
 _LEAST_SHARED = 32  # chunks of a tile that is one of several in turn
 
@@ -52,10 +53,20 @@ class _Work:
         context: Context,
         device: str,
         threads: int | None,
+        memory: int | None = None,
+        tile_chunks: int = DECODE_TILE_CHUNKS,
     ) -> None:
         self.layout, self.units, self.vocabulary = layout, Units(layout, context), vocabulary
         self.context, self.device = context, device
         self.threads = thread_count(threads)
+        self.tile_chunks, self.call_symbols = tile_chunks, ENCODE_TILE_SYMBOLS
+        if network is not None and network.tensors and torch.device(device).type != "cpu":
+            limit = device_limit(torch.device(device), memory)
+            tiles = fit_tiles(
+                network.shape, layout, vocabulary.n_symbols, threads=self.threads, limit=limit
+            )
+            self.threads, self.tile_chunks = tiles.threads, tiles.chunks
+            self.call_symbols = tiles.symbols
         self.workers = Workers(self.threads)
         if context.mode == CHUNK and (network is None or not network.tensors):
             raise ExportRefused("without a network chunks must know of others")
@@ -103,16 +114,19 @@ def encode_units(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    memory: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generator[tuple[bytes, int]]:
     """(Coded bytes, CRC-32 of its original bytes) of every unit, in order.
 
     tokens: made with the network's vocabulary; without a network the experts are alone, which
-    "chunk" does not allow. Raises ExportRefused for a byte outside the alphabet.
+    "chunk" does not allow. memory: most bytes of a device other than the CPU, None for all that
+    are free there. Raises ExportRefused for a byte outside the alphabet, LimitExceeded if the
+    device has too little memory.
     """
     layout = tokens.layout
     vocabulary = network.vocabulary if network else tokens.vocabulary
-    work = _Work(network, vocabulary, layout, context, device, threads)
+    work = _Work(network, vocabulary, layout, context, device, threads, memory)
     done = 0
     with closing(_encoded(work, tokens)) as coded:
         for unit, (payload, crc) in enumerate(coded):
@@ -161,8 +175,16 @@ def _symbols_of(
 def _encode_with(
     work: _Work, coder: UnitCoder, flat: np.ndarray, counts: np.ndarray, threads: int
 ) -> None:
-    check = work.workers.check
-    encode_chunks(work.predictor, work.vocabulary, coder, flat, counts, threads, check)
+    encode_chunks(
+        work.predictor,
+        work.vocabulary,
+        coder,
+        flat,
+        counts,
+        threads,
+        work.workers.check,
+        call_symbols=work.call_symbols,
+    )
 
 
 def encode_chunks(
@@ -173,20 +195,21 @@ def encode_chunks(
     counts: np.ndarray,
     threads: int = 1,
     check: Callable[[], None] = lambda: None,
+    *,
+    call_symbols: int = ENCODE_TILE_SYMBOLS,
 ) -> None:
     """Feed all symbols of a unit to `coder`, in coding order.
 
-    flat: int16, its symbols; counts: int64, symbols of each of its chunks. Raises ExportRefused.
+    flat: int16, its symbols; counts: int64, symbols of each of its chunks; call_symbols: that the
+    predictor is asked for at once. Raises ExportRefused.
     """
     stops, tiles = np.cumsum(counts), list[Tile]()
-    on_cpu = predictor is None or predictor.device.type == "cpu"
-    most = ENCODE_TILE_SYMBOLS if on_cpu else _CUDA_TILE_SYMBOLS
     for chunks in _shares(len(counts), DECODE_TILE_CHUNKS, threads):
         here = counts[chunks]
         symbols = np.zeros((len(chunks), int(here.max())), np.int16)
         inside = np.arange(symbols.shape[1]) < here[:, None]
         symbols[inside] = flat[stops[chunks[0]] - here[0] : stops[chunks[-1]]]
-        span = max(1, most // len(chunks))
+        span = max(1, call_symbols // len(chunks))
         tiles.append(EncodeTile(predictor, vocabulary, coder, chunks, symbols, here, span))
     run_in_turn(tiles, threads, check)
 
@@ -253,9 +276,10 @@ def expert_costs(
 class UnitDecoder:
     """Decodes units of one archive with a predictor that is made once; for one thread's use.
 
-    network: None where the experts are alone; tile_chunks: that a thread decodes in lockstep, if a
-    unit has fewer; more are faster and take more memory. Raises ExportRefused if the network breaks
-    a bound of the predictor.
+    network: None where the experts are alone; memory: as for `encode_units`; tile_chunks: that a
+    thread of the CPU decodes in lockstep, if a unit has fewer; more are faster and take more
+    memory. Raises ExportRefused if the network breaks a bound of the predictor, LimitExceeded if
+    the device has too little memory.
     """
 
     def __init__(
@@ -267,10 +291,13 @@ class UnitDecoder:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        memory: int | None = None,
         tile_chunks: int = DECODE_TILE_CHUNKS,
     ) -> None:
-        self._work = _Work(network, vocabulary, layout, context, device, threads)
-        self._tile = tile_chunks if device == "cpu" else _CUDA_TILE_CHUNKS
+        self._work = _Work(
+            network, vocabulary, layout, context, device, threads, memory, tile_chunks
+        )
+        self._tile = self._work.tile_chunks
         self._per_batch = max(1, self._tile // layout.group_chunks)
         self.known_units = 0
         """Units decoded so far of those that later ones build on."""

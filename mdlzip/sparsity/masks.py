@@ -64,6 +64,24 @@ def apply_masks_(
                 value.masked_fill_(dead.to(value.device), 0.0)
 
 
+class _Hooks:
+    """For the masked parameters of one optimiser, all in one call: on a GPU each costs a launch."""
+
+    def __init__(self, pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
+        self._pairs = pairs
+
+    @torch.no_grad()
+    def before(self, *_: Any) -> None:
+        pairs = [(p.grad, keep) for p, keep in self._pairs if p.grad is not None]
+        if pairs:
+            torch._foreach_mul_([grad for grad, _ in pairs], [keep for _, keep in pairs])
+
+    @torch.no_grad()
+    def after(self, *_: Any) -> None:
+        if self._pairs:
+            torch._foreach_mul_([p for p, _ in self._pairs], [keep for _, keep in self._pairs])
+
+
 class MaskHold:
     """Keeps weights under fixed masks while an optimiser trains: for pruned fine-tuning.
 
@@ -79,24 +97,15 @@ class MaskHold:
         *optimisers: torch.optim.Optimizer,
     ) -> None:
         check_masks(params, masks)
-        self._pairs = [(params[name], ~mask) for name, mask in masks.items()]
         apply_masks_(params, masks)
         self._handles = []
         for optimiser in optimisers:
             apply_masks_(params, masks, optimiser)
-            self._handles.append(optimiser.register_step_pre_hook(self._before))
-            self._handles.append(optimiser.register_step_post_hook(self._after))
-
-    @torch.no_grad()
-    def _before(self, *_: Any) -> None:
-        for param, dead in self._pairs:
-            if param.grad is not None:
-                param.grad.masked_fill_(dead, 0.0)
-
-    @torch.no_grad()
-    def _after(self, *_: Any) -> None:
-        for param, dead in self._pairs:
-            param.masked_fill_(dead, 0.0)
+            mine = {p for group in optimiser.param_groups for p in group["params"]}
+            held = [(params[name], mask) for name, mask in masks.items() if params[name] in mine]
+            hooks = _Hooks([(p, mask.to(p.dtype)) for p, mask in held])
+            self._handles.append(optimiser.register_step_pre_hook(hooks.before))
+            self._handles.append(optimiser.register_step_post_hook(hooks.after))
 
     def release(self) -> None:
         """Let the weights move freely again."""

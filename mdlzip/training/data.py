@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,16 +37,21 @@ class Batch(NamedTuple):
     expert_bits: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on `device`, without waiting for the copy."""
-        matches = self.matches
-        if matches is not None:
-            found, lengths = (z.to(device, non_blocking=True) for z in matches)
-            matches = found, lengths
-        symbols, targets = (z.to(device, non_blocking=True) for z in self[:2])
-        bits = self.expert_bits
-        if bits is not None:
-            bits = bits.to(device, non_blocking=True)
-        return Batch(symbols, targets, matches, bits)
+        """The same on `device`, without waiting for the copy to a GPU."""
+        if not (self.symbols.is_cpu and torch.device(device).type == "cuda"):
+            return self._changed(lambda x: x.to(device))
+
+        def sent(x: Tensor) -> Tensor:
+            """Only a copy from pinned memory is not waited for; symbols travel as 16 bits."""
+            small = x.to(torch.int16) if x.dtype == torch.int64 else x
+            return small.pin_memory().to(device, non_blocking=True).to(x.dtype)
+
+        return self._changed(sent)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        matches = self.matches and (change(self.matches[0]), change(self.matches[1]))
+        bits = None if self.expert_bits is None else change(self.expert_bits)
+        return Batch(change(self.symbols), change(self.targets), matches, bits)
 
 
 class Batches:

@@ -34,6 +34,10 @@ class Options(PresetOptions, Protocol):
         """None for as many as there are usable cores."""
 
     @property
+    def memory(self) -> int:
+        """Most bytes for coding: of the process, and of a device other than the CPU."""
+
+    @property
     def seed(self) -> int:
         """Of the starting weights and of the order of the chunks."""
 

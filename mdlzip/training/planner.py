@@ -137,7 +137,13 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
     total_bytes, budget = session.total_bytes, choice.budget_s
     with throw_away(session):
         step_s = time_step(session, _TIMING_SHARE * budget)
-        coding_s = time_coding(session, options.threads, verify=options.verify)
+        coding_s = time_coding(
+            session,
+            options.threads,
+            verify=options.verify,
+            device=options.device,
+            memory=options.memory,
+        )
     tokens = session.batches.tokens
     coding_s += tokens.expert_s * (2 if options.verify else 1)
     passes_per_step = session.batches.passes_per_step

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mdlzip import limits
 from mdlzip.model.transformer import Rounding, Transformer
@@ -46,6 +47,19 @@ class _RoundWeight(torch.autograd.Function):
         return grads[0], None, None, None
 
 
+class _WeightCodes(torch.autograd.Function):
+    """The codes alone; their gradient is that of code times step, straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, step: float, limit: int, deadzone: float) -> Tensor:
+        ctx.step = step
+        return round_codes(w, step, limit, deadzone)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return grads[0] / ctx.step, None, None, None
+
+
 class _RoundActivation(torch.autograd.Function):
     """clip(round(x * scale), -127, 127) / scale; straight-through where x is not clipped.
 
@@ -55,8 +69,8 @@ class _RoundActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
         codes = (x * scale).round_()
-        top = codes.abs().amax()
-        ctx.clipped = bool(top > 127)
+        # To ask a GPU whether anything is clipped, the host would wait for it at every site.
+        ctx.clipped = not x.is_cpu or bool(codes.abs().amax() > 127)
         if ctx.clipped:
             ctx.save_for_backward(codes.abs() <= 127)
             codes.clamp_(-127, 127)
@@ -100,6 +114,21 @@ class QatRounding(Rounding):
         mantissa, exponent = self.steps[name]
         step = mantissa * 2.0**-exponent
         return _RoundWeight.apply(w, step, code_limit(w.shape), self.zone(name))
+
+    def linear(self, name: str, h: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The product of rounded operands; on a GPU, where it is of bfloat16, of the codes.
+
+        Codes are exact in bfloat16, and so are activations, whose steps are powers of two; a code
+        times its step would be rounded to 8 bits. On a CPU that made no archive smaller
+        (docs/experiments/optimisation.md), and they stay what they were.
+        """
+        if h.is_cpu or not torch.is_autocast_enabled(h.device.type):
+            return super().linear(name, h, w, bias)
+        mantissa, exponent = self.steps[name]
+        step = mantissa * 2.0**-exponent
+        codes = _WeightCodes.apply(w, step, code_limit(w.shape), self.zone(name))
+        out = F.linear(h, codes).float() * step
+        return out if bias is None else out + bias
 
     def zone(self, name: str) -> float:
         """The deadzone of a tensor: only matrices have one."""

@@ -7,16 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import torch
-
-from mdlzip.process.cores import thread_count
+from mdlzip.quantised.placement import choose_device, coding_times
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
 from mdlzip.training.session import Session
 
 INSIDE_THE_PENALTY = 0.5
 """Fraction of a run where a step takes longest: past the warm-up of alpha, before pruning."""
 _TIMED_STEPS = 16
+_SLOWER = 1.1  # than a moment's trial
 
 
 @contextmanager
@@ -47,37 +45,26 @@ def time_step(session: Session, limit_s: float) -> float:
     return statistics.median(times[1:] or times)
 
 
-def time_coding(session: Session, threads: int | None, *, verify: bool) -> float:
-    """Seconds to encode the corpus and to decode it for the check; measured on a small piece."""
-    from mdlzip.quantised.memory import DECODE_TILE_CHUNKS
-    from mdlzip.quantised.predictor import Predictor, shifted
+def time_coding(
+    session: Session,
+    threads: int | None,
+    *,
+    verify: bool,
+    device: str = "cpu",
+    memory: int | None = None,
+) -> float:
+    """Seconds to encode the corpus and to decode it for the check; measured on a small piece.
 
+    device: where the codec was told to work, "auto" included; memory: most bytes of it. Raises
+    LimitExceeded if they are too few.
+    """
     batches, model = session.batches, session.model
     layout = batches.tokens.layout
-    if session.device.type != "cpu":
-        return 10.0 + layout.total_bytes / 2e6
-    x = batches.gather(batches.sample(2)).symbols
+    x = batches.gather(batches.sample(2)).to(session.device).symbols
     steps = choose_steps(session.params, session.specs, 0.5)
     rounding = QatRounding(session.specs, steps, calibrate(model, [x]), 0.0)
     network = export(model, rounding, batches.vocabulary)
-    predictor = Predictor(network, layout.chunk_size)
-    rows = min(DECODE_TILE_CHUNKS, max(layout.n_chunks, 1))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        previous = shifted(x.numpy())
-        stepwise = np.repeat(previous[:1, :1], rows, axis=0)
-        for warm in (True, False):  # the first round compiles the kernels
-            began = time.perf_counter()
-            predictor.forward(previous, predictor.new_state(len(previous)))
-            encode = (time.perf_counter() - began) / previous.size
-            state = predictor.new_state(rows)
-            began = time.perf_counter()
-            for _ in range(2 if warm else 4):
-                predictor.forward(stepwise, state)
-            decode = (time.perf_counter() - began) / (4 * rows)
-    finally:
-        torch.set_num_threads(before)
-    coder_s = 1.2e-6  # the range coder, both ways
-    work = batches.tokens.n_symbols * (encode + (decode if verify else 0) + 2 * coder_s)
-    return work / thread_count(threads) * 1.1
+    device = choose_device(device, network, layout, threads=threads, memory=memory)
+    times = coding_times(network, layout, device, threads=threads, memory=memory)
+    each = times.encode_s + (times.decode_s if verify else 0.0)
+    return batches.tokens.n_symbols * each * _SLOWER

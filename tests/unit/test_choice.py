@@ -9,8 +9,9 @@ import pytest
 from mdlzip.codec import CompressOptions
 from mdlzip.config import load_preset
 from mdlzip.networks.registry import n_cells
-from mdlzip.training.choice import _GPU_LADDER, _LADDER, choose_preset
+from mdlzip.training.choice import _GPU_LADDER, _LADDER, TrainingSpeed, choose_preset
 
+GPU = TrainingSpeed(1e14, 5e-6)
 FOREVER = 1e12  # seconds
 SYMBOLS = 4_000_000
 WEIGHTS = {name: n_cells(load_preset(name).model) for name in _GPU_LADDER}
@@ -18,7 +19,8 @@ WEIGHTS = {name: n_cells(load_preset(name).model) for name in _GPU_LADDER}
 
 def chosen(lzma_bytes: int, budget_s: float = FOREVER, device: str = "cpu", **more: object) -> str:
     options = CompressOptions(**more)  # type: ignore[arg-type]
-    return choose_preset(options, SYMBOLS, lzma_bytes, budget_s, device).name
+    speed_of = None if device == "cpu" else lambda where: GPU
+    return choose_preset(options, SYMBOLS, lzma_bytes, budget_s, device, speed_of).name
 
 
 @pytest.mark.parametrize(("device", "ladder"), [("cpu", _LADDER), ("cuda", _GPU_LADDER)])
@@ -38,8 +40,20 @@ def test_a_larger_budget_never_chooses_a_smaller_preset() -> None:
     assert len(set(seen)) > 2, "a middle preset for a middle budget"
 
 
-def test_a_gpu_does_not_wait_for_the_budget() -> None:
-    assert chosen(10**9, budget_s=1e-6, device="cuda") == _GPU_LADDER[-1]
+def test_the_budget_limits_the_preset_on_a_gpu() -> None:
+    large, huge = (10 * GPU.pass_s(load_preset(name), SYMBOLS) for name in ("large", "huge"))
+    for device in ("cuda", "cuda:1"):
+        budgets = (large / 2, large + 1, huge - 1, huge + 1, FOREVER)
+        seen = [chosen(10**9, budget_s=budget, device=device) for budget in budgets]
+        assert seen == ["nano", "large", "large", "huge", "huge"]
+
+
+def test_launches_count_where_products_are_short() -> None:
+    """A small network on a GPU takes as long as its launches, a large one as its products."""
+    nano, huge = (load_preset(name) for name in ("nano", "huge"))
+    fast = TrainingSpeed(GPU.flops)
+    assert GPU.pass_s(nano, SYMBOLS) > 5 * fast.pass_s(nano, SYMBOLS)
+    assert GPU.pass_s(huge, 1e9) == pytest.approx(fast.pass_s(huge, 1e9), rel=0.5)
 
 
 def test_what_the_user_chose_is_not_changed() -> None:

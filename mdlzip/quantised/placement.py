@@ -1,0 +1,102 @@
+"""Where to code: how long predicting takes on the CPU and on a GPU, tried for a moment.
+
+A GPU is not always faster: one position of every chunk is a few small kernels a layer, and a small
+network decodes faster on many cores. What comes out is the same integers either way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mdlzip.errors import LimitExceeded
+from mdlzip.process.cores import thread_count
+from mdlzip.quantised.device_memory import device_limit, fit_tiles
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.workers import one_thread_each
+from mdlzip.symbols.layout import Layout
+
+_CODER_S = 1.2e-6  # the range coder, a symbol on one thread
+_ENCODE_CHUNKS = 2  # on the CPU
+_POSITIONS = 4
+_START_S = 5.0  # what the first use of a GPU takes, and more than is worth a choice
+
+
+@dataclass(frozen=True)
+class CodingTimes:
+    """Seconds for a symbol, all threads together."""
+
+    encode_s: float
+    decode_s: float
+
+
+def coding_times(
+    network: IntegerNetwork,
+    layout: Layout,
+    device: str,
+    *,
+    threads: int | None = None,
+    memory: int | None = None,
+) -> CodingTimes:
+    """Times of chunks of any symbols on a device, whose calls are as large as those of the codec.
+
+    On the CPU every thread predicts for itself; a GPU does one thing after the other, while threads
+    code what it predicted. Raises LimitExceeded if `memory` bytes of the device are too few.
+    """
+    n, where = thread_count(threads), torch.device(device)
+    rows, encode_rows, call = DECODE_TILE_CHUNKS, _ENCODE_CHUNKS, layout.chunk_size
+    at_once = n
+    if where.type != "cpu":
+        limit = device_limit(where, memory)
+        symbols = network.vocabulary.n_symbols
+        tiles = fit_tiles(network.shape, layout, symbols, threads=n, limit=limit)
+        rows, encode_rows, at_once = tiles.chunks, min(DECODE_TILE_CHUNKS, tiles.chunks), 1
+        call = max(tiles.symbols // encode_rows, 1)
+    rows, encode_rows = (min(r, max(layout.n_chunks, 1)) for r in (rows, encode_rows))
+    call = min(call, longest_chunk(layout))
+    predictor = Predictor(network, layout.chunk_size, device=device)
+    places = np.random.default_rng(0).integers(0, network.vocabulary.n_symbols, (encode_rows, call))
+    previous = shifted(network.vocabulary.symbols[places])
+    stepwise = np.repeat(previous[:1, :1], rows, axis=0)
+    with one_thread_each():
+        for warm in (True, False):  # the first round compiles the kernels
+            began = time.perf_counter()
+            predictor.forward(previous, predictor.new_state(encode_rows))
+            encode_s = (time.perf_counter() - began) / previous.size
+            state, steps = predictor.new_state(rows), min(2 if warm else _POSITIONS, call)
+            began = time.perf_counter()
+            for _ in range(steps):
+                predictor.forward(stepwise, state)
+            decode_s = (time.perf_counter() - began) / (steps * rows)
+    return CodingTimes(*(s / at_once + _CODER_S / n for s in (encode_s, decode_s)))
+
+
+def choose_device(
+    name: str,
+    network: IntegerNetwork | None,
+    layout: Layout,
+    *,
+    threads: int | None = None,
+    memory: int | None = None,
+) -> str:
+    """`name`, or for "auto" where decoding all of a file with this layout is faster.
+
+    The CPU, unless there is a GPU, it has the memory, and time is worth the trial.
+    """
+    if name != "auto":
+        return name
+    if network is None or not network.tensors or not torch.cuda.is_available():
+        return "cpu"
+    here = coding_times(network, layout, "cpu", threads=threads)
+    if here.decode_s * layout.total_bytes < _START_S:
+        return "cpu"
+    try:
+        there = coding_times(network, layout, "cuda", threads=threads, memory=memory)
+    except (LimitExceeded, torch.OutOfMemoryError):
+        return "cpu"
+    return "cuda" if there.decode_s < here.decode_s else "cpu"
