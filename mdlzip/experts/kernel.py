@@ -11,7 +11,7 @@ import numpy as np
 
 from mdlzip.coding.binary_coder import CACHE, PENDING, POSITION, RANGE
 from mdlzip.experts import tables as k
-from mdlzip.experts.lanes import context_keys, follow_matches, take_symbol
+from mdlzip.experts.lanes import context_keys, follow_matches, match_key, take_symbol
 from mdlzip.experts.mixer import decide
 from mdlzip.experts.opinions import (
     choose_guess,
@@ -34,6 +34,7 @@ from mdlzip.experts.slots import (
     mixed,
     opinion,
     stretched,
+    tree_map,
 )
 from mdlzip.experts.state import (
     BUCKET,
@@ -43,6 +44,7 @@ from mdlzip.experts.state import (
     NODE,
     RECORD,
     SETS,
+    TREE_MAP,
     USED,
 )
 
@@ -76,6 +78,7 @@ def code_symbol(
     context_keys(lanes, b, texts, keys)
     look_up(records, keys, work)
     matches = expect(lanes, b, known, work)
+    match_key(lanes, b, work, keys)
     p = ((sums[best + 1] - sums[best]) << k.PROBABILITY_BITS) // total
     guess = choose_guess(t, maps, work, best, p)
     guessed = np.int64(0)
@@ -127,7 +130,9 @@ def code_symbol(
                 inputs[0] = network_odds(t, above, below + above)
                 for j in range(k.N_TREES):
                     work[NODE, j] = work[BUCKET, j] + inner
-                    inputs[k.TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
+                    i = tree_map(t, trees[work[NODE, j]], j)
+                    work[TREE_MAP, j] = i
+                    inputs[k.TREE_INPUT + j] = opinion(t, maps[i])
                 level: Int = min(depth, _DEEPEST)
                 speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
                 work[SETS, 0] = k.DEPTH_SETS + 1 + level

@@ -45,7 +45,7 @@ MOST_MISSES = 8
 
 @inlined
 def context_keys(lanes: Array, b: Int, texts: Array, keys: Array) -> None:
-    """Fill keys, uint64: those of the records, then those of the trees.
+    """Fill keys, uint64: those of the records, then those of the trees, except the last.
 
     texts: uint8 (B, room), the chunks' bytes.
     """
@@ -69,9 +69,17 @@ def context_keys(lanes: Array, b: Int, texts: Array, keys: Array) -> None:
     keys[11] = mixed(lanes[b, KEY], lanes[b, FIELD])
     keys[12] = np.uint64(lanes[b, SYMBOL_1] * 4096 + lanes[b, SYMBOL_2])
     keys[13] = np.uint64(lanes[b, WORD]) * np.uint64(256) + last
-    keys[14] = np.uint64(0)
-    for i in range(N_RECORDS + N_TREES):
+    keys[14] = mixed(above, lanes[b, FIELD_HASH])
+    for i in range(N_RECORDS + N_TREES - 1):
         keys[i] = mixed(keys[i], i + 1)
+
+
+@inlined
+def match_key(lanes: Array, b: Int, work: Array, keys: Array) -> None:
+    """Fill in the key of the last tree: what the matches expect, and how long the first one is."""
+    level = min(lanes[b, MATCH + LENGTH], 24) >> 3
+    expected = (work[EXPECTED, 0] + 1) * 4096 + work[EXPECTED, 1] + 1
+    keys[N_RECORDS + N_TREES - 1] = mixed(level * 4096 * 4096 + expected, N_RECORDS + N_TREES)
 
 
 @inlined

@@ -66,7 +66,7 @@ def decide(
     left = np.int64(maps[first] >> COUNT_BITS) + np.int64(maps[second] >> COUNT_BITS)
     right = np.int64(maps[first + 1] >> COUNT_BITS) + np.int64(maps[second + 1] >> COUNT_BITS)
     refined = left + (right - left) * share // REFINE_SPACING
-    p = min(max((2 * mixed + refined) >> 2, ODDS_FLOOR), ONE - ODDS_FLOOR)
+    p = min(max((2 * mixed + 3 * refined) >> 3, ODDS_FLOOR), ONE - ODDS_FLOOR)
     bit = code_bit(coder, stream, decoding, bit, p)
 
     near = np.int64(2 * share >= REFINE_SPACING)

@@ -18,6 +18,7 @@ from mdlzip.experts.slots import (
     inlined,
     learn,
     opinion,
+    tree_map,
 )
 from mdlzip.experts.state import (
     ENTRY,
@@ -30,6 +31,7 @@ from mdlzip.experts.state import (
     NODE,
     POINTER,
     RECORD,
+    TREE_MAP,
     USED,
 )
 from mdlzip.experts.tables import (
@@ -134,7 +136,9 @@ def guess_inputs(
     favour = np.int64(0)
     for j in range(N_TREES):
         work[NODE, j] = find_bucket(trees, keys[N_RECORDS + j], GUESS_NODE + guess) + 1
-        inputs[TREE_INPUT + j] = opinion(t, trees[work[NODE, j]])
+        i = tree_map(t, trees[work[NODE, j]], N_TREES + j)
+        work[TREE_MAP, j] = i
+        inputs[TREE_INPUT + j] = opinion(t, maps[i])
     for j in range(N_RECORDS):
         inputs[RECORD_INPUT + j] = 0
         work[USED, j] = -1
@@ -168,6 +172,7 @@ def learn_guess(t: Array, maps: Array, work: Array, bit: Int, trees: Array) -> N
     """Let trees and the maps of records and matches learn whether the guess was right."""
     for j in range(N_TREES):
         learn(t, trees, work[NODE, j], bit, TREE_LIMIT)
+        learn(t, maps, work[TREE_MAP, j], bit, MAP_LIMIT)
     for j in range(N_RECORDS + N_MATCHES):
         if work[USED, j] >= 0:
             learn(t, maps, work[USED, j], bit, MAP_LIMIT)
@@ -237,6 +242,7 @@ def learn_node(t: Array, maps: Array, work: Array, trees: Array, bit: Int) -> No
     """Let all that spoke at a node learn which way it went."""
     for j in range(N_TREES):
         learn(t, trees, work[NODE, j], bit, TREE_LIMIT)
+        learn(t, maps, work[TREE_MAP, j], bit, MAP_LIMIT)
     for j in range(N_RECORDS + N_MATCHES):
         used = work[USED, j]
         if used >= 0:

@@ -15,12 +15,18 @@ from mdlzip.experts.tables import (
     COUNT_MASK,
     ENTRY_COUNT,
     N_ENTRIES,
+    ODDS_LIMIT,
     ONE,
     PACE,
     SLOT_FLOOR,
     STRETCH,
     STRETCH_LOW,
+    TREE_MAPS,
+    TREE_STATES,
+    TREE_STEP,
+    TREE_STEPS,
     TRUST,
+    USE_LEVEL,
 )
 from mdlzip.process.kernels import compiled
 
@@ -69,6 +75,15 @@ def opinion(t: Array, slot: Int) -> Int:
     """Log-odds of a slot, drawn towards 0 while it was seldom used."""
     value = np.int64(slot)
     return (stretched(t, value >> COUNT_BITS) * np.int64(t[TRUST + (value & COUNT_MASK)])) >> 8
+
+
+@inlined
+def tree_map(t: Array, slot: Int, tree: Int) -> Int:
+    """Place of the map of what a slot of `tree` says, for its uses and its log-odds."""
+    value = np.int64(slot)
+    step = (stretched(t, value >> COUNT_BITS) + ODDS_LIMIT) // TREE_STEP
+    level = np.int64(t[USE_LEVEL + (value & COUNT_MASK)])
+    return TREE_MAPS + tree * TREE_STATES + level * TREE_STEPS + step
 
 
 @inlined

@@ -16,7 +16,7 @@ ODDS_LIMIT = 3072  # 12 nats: 2**-17.3, so a symbol that is sure costs next to n
 ODDS_FLOOR = 16  # no probability is nearer to 0 or 1, over 2**22
 
 # Who takes part in a decision, in the order of the mixer's inputs.
-N_TREES = 5  # adaptive probabilities at the nodes of the vocabulary's tree
+N_TREES = 6  # adaptive probabilities at the nodes of the vocabulary's tree
 N_RECORDS = 10  # the last few symbols that followed a context
 N_MATCHES = 2  # a symbol that follows an equal passage
 TREE_INPUT = 1  # input 0 is the network
@@ -52,7 +52,13 @@ N_MISSES = 4
 OTHER_THAN_GUESS, IS_GUESS = 14, 15
 MATCH_STATES = N_LENGTHS * N_MISSES * 16
 MATCH_MAPS = N_RECORDS * RECORD_STATES
-N_MAPS = MATCH_MAPS + N_MATCHES * MATCH_STATES
+# Of a slot of a tree: [tree, at a node or at the guess][level of its uses][its log-odds / 96].
+TREE_MAPS = MATCH_MAPS + N_MATCHES * MATCH_STATES
+USE_LEVELS = (0, 1, 2, 3, 4, 6, 9, 14, 24, 50, 120, 250)  # the least uses of each level
+TREE_STEP = 96
+TREE_STEPS = 2 * ODDS_LIMIT // TREE_STEP
+TREE_STATES = len(USE_LEVELS) * TREE_STEPS
+N_MAPS = TREE_MAPS + 2 * N_TREES * TREE_STATES
 
 # Sets of mixing weights; a decision adds four: by depth (0: the guess), by matches, by records, by
 # the last byte (at the guess, at a node).
@@ -86,6 +92,7 @@ GUESS_FLOOR = 2097152  # 0.5: a guess less likely than this is not asked for
 _EXP_ONE = 1 << 62
 _EXP_STEP = 4593706758521714574  # round(2**62 * exp(-1 / 256))
 _PRIOR_USES = 4
+_TREE_PRIOR_USES = 12
 # Twice the counts that a level stands for, in the first values of the maps.
 _TYPICAL = (0, 2, 4, 6, 9, 14, 24, 44)
 
@@ -110,6 +117,10 @@ def _levels() -> list[int]:
     return [min(n, 4) + (n > 5) + (n > 8) + (n > 15) for n in range(46)]
 
 
+def _trust(uses: int) -> int:
+    return (256 * (10 * uses + 3)) // (10 * uses + 18)
+
+
 # Where each table starts in the one array of `tables()`.
 SQUASH = 0
 STRETCH = SQUASH + 2 * ODDS_LIMIT  # probability >> 10 -> log-odds
@@ -118,7 +129,8 @@ PACE = STRETCH_LOW + 4096  # uses of a slot -> its next step, over 2**16
 TRUST = PACE + COUNT_MASK + 1  # uses of a slot -> its weight, over 2**8
 ETA = TRUST + COUNT_MASK + 1  # uses of a weight set -> learning rate
 LEVEL = ETA + MAX_SEEN + 1  # sum of counts -> level
-TABLE_WORDS = LEVEL + 46
+USE_LEVEL = LEVEL + 46  # uses of a slot -> level of its uses
+TABLE_WORDS = USE_LEVEL + COUNT_MASK + 1
 
 
 @cache
@@ -130,9 +142,10 @@ def tables() -> np.ndarray:
         _stretch((2 * np.arange(4096, dtype=np.int64) + 1) << 9),
         _stretch((2 * np.arange(4096, dtype=np.int64) + 1) << 3),
         [131072 // (2 * n + 3) for n in uses],
-        [(256 * (10 * n + 3)) // (10 * n + 18) for n in uses],
+        [_trust(n) for n in uses],
         [6 + 24 * 32 // (32 + n) for n in range(MAX_SEEN + 1)],
         _levels(),
+        [sum(n >= least for least in USE_LEVELS[1:]) for n in uses],
     ]
     table = np.concatenate([np.asarray(part, np.int64) for part in parts]).astype(np.int32)
     assert table.size == TABLE_WORDS
@@ -182,10 +195,20 @@ def _match_maps() -> list[int]:
     return slots
 
 
+def _tree_maps() -> list[int]:
+    """What a slot says by itself, drawn towards 0 while it was seldom used."""
+    slots, squash = [], squash_table()
+    for uses in USE_LEVELS:
+        for step in range(TREE_STEPS):
+            odds = (step * TREE_STEP + TREE_STEP // 2 - ODDS_LIMIT) * _trust(uses) >> 8
+            slots.append(int(squash[ODDS_LIMIT + odds]) << COUNT_BITS | _TREE_PRIOR_USES)
+    return slots
+
+
 @cache
 def first_maps() -> np.ndarray:
     """The maps before anything is known, uint32 (N_MAPS,)."""
-    slots = _record_maps() * N_RECORDS + _match_maps() * N_MATCHES
+    slots = _record_maps() * N_RECORDS + _match_maps() * N_MATCHES + _tree_maps() * 2 * N_TREES
     return np.array(slots, np.uint32)
 
 

@@ -21,6 +21,7 @@ PACE = [131072 // (2 * n + 3) for n in range(1001)]
 TRUST = [256 * (10 * n + 3) // (10 * n + 18) for n in range(1001)]
 LEVEL = [0, 1, 2, 3, 4, 4, 5, 5, 5, *[6] * 7, *[7] * 30]
 TYPICAL = (0, 2, 4, 6, 9, 14, 24, 44)
+USES = (0, 1, 2, 3, 4, 6, 9, 14, 24, 50, 120, 250)
 SEPARATORS = {9, 32, 34, 44, *range(58, 63), 124}
 LEAST_BYTES, KEPT_LENGTH = (20, 6), (16, 8)
 Slot = list[int]  # probability, count, limit
@@ -54,6 +55,11 @@ def opinion(slot: Slot) -> int:
     return stretch(slot[0]) * TRUST[slot[1]] >> 8
 
 
+def tree_map(tree: int, slot: Slot) -> tuple:
+    """The map of what a slot of a bucket says."""
+    return "tree", tree, bisect_right(USES, slot[1]) - 1, (stretch(slot[0]) + 3072) // 96
+
+
 def learn(slot: Slot, bit: int) -> None:
     p, n, limit = slot
     p += ((ONE - 64 if bit else 64) - p) * PACE[n] >> 16
@@ -68,6 +74,9 @@ class Slots(dict):
         if kind == "refinement":
             p = SQUASH[min(192 * numbers[0], 6143)]
             slot = [min(max(p, 64), ONE - 64), 6, 250]
+        elif kind == "tree":
+            level, step = numbers
+            slot = [SQUASH[((96 * step - 3024) * TRUST[USES[level]] >> 8) + 3072], 12, 1000]
         else:
             a, b, low, high = FIRST[kind](*numbers)
             slot = [min(max((a << 22) // b, (low << 22) // 1000), (high << 22) // 1000), 4, 1000]
@@ -104,8 +113,8 @@ class Memory:
         self.records: dict = defaultdict(lambda: [0, (0, 0), (0, 0), (0, 0)])
         self.heads: list[dict[int, int]] = [{}, {}]
         self.slots = Slots()
-        first = [45875, *[13107] * 17, 0, 0]  # 19 weights and a count
-        self.sets = [first[:] if i < 13 else [0] * 20 for i in range(621)]
+        first = [45875, *[13107] * 18, 0, 0]  # 20 weights and a count
+        self.sets = [first[:] if i < 13 else [0] * 21 for i in range(621)]
 
     def record(self, key: int) -> list:
         i, check = key % self.n_records, key >> 48 | 1
@@ -168,9 +177,15 @@ class Lane:
             h % (1 << 16), h % (1 << 24), h % (1 << 32), h % (1 << 40), h, self.word * 256 + last,
             mixed(self.word, self.lastword) + last, (h >> 8) % (1 << 24), above * 65536 + last,
             mixed(self.fieldhash, self.field), self.symbol1, mixed(self.key, self.field),
-            self.symbol1 * 4096 + self.symbol2, self.word * 256 + last, 0,
+            self.symbol1 * 4096 + self.symbol2, self.word * 256 + last,
+            mixed(above, self.fieldhash),
         ]  # fmt: skip
         return [mixed(v, i + 1) for i, v in enumerate(values)]
+
+    def match_key(self, expected: list[int]) -> int:
+        """Of context 15."""
+        level = min(self.matches[0][1], 24) >> 3
+        return mixed((level << 24) + (expected[0] + 1) * 4096 + expected[1] + 1, 16)
 
 
 class Experts:
@@ -216,7 +231,7 @@ class Experts:
                 state = max(state, 1 + (level >> 2 if level < 16 else min(level - 12, 6)))
         state += 8 * (-1 not in expected and expected[0] != expected[1])
         guess = self.guess(counts, sums[-1], entries, expected, levels)
-        s, last, tree_keys = -1, lane.last8 & 255, keys[10:]
+        s, last, tree_keys = -1, lane.last8 & 255, [*keys[10:], lane.match_key(expected)]
         if guess >= 0:
             inputs = [share(counts[guess], sums[-1])]
             if self.is_guess(guess, inputs, entries, expected, levels, state, tree_keys, last):
@@ -246,10 +261,11 @@ class Experts:
         return s if p >= 1 << 21 else -1
 
     def is_guess(self, g, inputs, entries, expected, levels, state, keys, last) -> int:
-        slots, used, first, buckets = self.memory.slots, [], 0, []
-        for key in keys:
+        slots, used, first, buckets, maps = self.memory.slots, [], 0, [], []
+        for i, key in enumerate(keys):
             buckets.append(self.memory.bucket(key, (1 << 20) + g))
-            inputs.append(opinion(buckets[-1][1]))
+            maps.append(slots[tree_map(6 + i, buckets[-1][1])])
+            inputs.append(opinion(maps[-1]))
         for i, said in enumerate(entries):
             found = [(r, c) for r, (rank, c) in enumerate(said, 1) if c and rank == g]
             r, c = found[0] if found else (0, 0)
@@ -261,8 +277,8 @@ class Experts:
             used.append((slots["match", *place, kind], 1) if rank >= 0 else None)
         sets = 0, 13 + state, 61 + first, 109 + last
         bit = self.answer(inputs, used, sets, (state, 16 + g % 1024))
-        for bucket in buckets:
-            learn(bucket[1], bit)
+        for slot in [*(bucket[1] for bucket in buckets), *maps]:
+            learn(slot, bit)
         return bit
 
     def descend(self, g, counts, sums, entries, expected, levels, state, keys, last) -> int:
@@ -280,13 +296,14 @@ class Experts:
                     for side in ranges
                 )
                 tree = [bucket[inner] for bucket in buckets]
-                inputs = [share(above, below + above), *map(opinion, tree)]
+                maps = [self.memory.slots[tree_map(i, slot)] for i, slot in enumerate(tree)]
+                inputs = [share(above, below + above), *map(opinion, maps)]
                 used = self.favoured(low, middle, high, depth, entries, expected, levels)
                 w, speaking = 16 + 16 * tried, 10 - used[:10].count(None)
                 sets = 1 + depth, 13 + w + state, 61 + w + speaking, 365 + last
                 pair = 1040 + 256 * depth + node % 256, 4112 + mixed(node, last) % 4096
                 bit = self.answer(inputs, used, sets, pair)
-                for slot in tree:
+                for slot in [*tree, *maps]:
                     learn(slot, bit)
             low, high = (middle, high) if bit else (low, middle)
             node, inner, depth = 2 * node + bit, 2 * inner + bit, depth + 1
@@ -326,12 +343,12 @@ class Experts:
             [memory.slots["refinement", number, k] for number in pair] for k in (i, i + 1)
         )
         left, right = e0[0] + f0[0], e1[0] + f1[0]
-        p = 2 * q + left + (right - left) * f // 192 >> 2
+        p = 2 * q + 3 * (left + (right - left) * f // 192) >> 3
         bit = self.stream.bit(min(max(p, 16), ONE - 16), 22)
         for slot in (e1, f1) if 2 * f >= 192 else (e0, f0):
             learn(slot, bit)
-        error = ((bit << 22) - q) * (6 + 768 // (32 + a[19])) >> 10
-        a[19] = min(a[19] + 1, 4095)
+        error = ((bit << 22) - q) * (6 + 768 // (32 + a[20])) >> 10
+        a[20] = min(a[20] + 1, 4095)
         for j, v in enumerate(x):
             change = v * error + 32768 >> 16
             for weights in (a, b, c, d):
