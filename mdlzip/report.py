@@ -228,6 +228,7 @@ def compress_json(report: CompressReport) -> dict[str, Any]:
         "archive": None if report.path is None else str(report.path),
         "method": report.method,
         "ledger": rows_as_json(ledger_rows(report.ledger, report.original_bytes)),
+        "context": report.context,
         "figures": compress_figures(report),
         "candidates": dict(report.candidates),
         "skipped_training": report.skipped_training,

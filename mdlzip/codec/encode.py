@@ -334,6 +334,7 @@ def _report(job: Job, rival: General | None, ledger: Ledger, source: str) -> Com
         config=network.config if network else None,
         chunk_size=job.layout.chunk_size if network else None,
         group_chunks=job.layout.group_chunks if network else None,
+        context=job.context if network else None,
         nnz=network.nnz if network else None,
         n_weights=network.n_weights if network else None,
         figures=job.figures,

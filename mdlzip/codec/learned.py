@@ -171,6 +171,7 @@ def write_with(job: Job, out: Output, network: IntegerNetwork, tokens: Tokens) -
     began = time.monotonic()
     packed = pack_weights(network, job.options.weights)
     context = _context(job, network, len(packed.data))
+    job.context = context.mode
     remedy = "a smaller --preset or another --context"
     check_operations(network.config, job.layout, len(packed.data), remedy, context)
     model = Model(network.config, job.layout, packed.data, packed.ledger, context)

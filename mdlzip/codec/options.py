@@ -184,7 +184,8 @@ class CompressReport:
     path: None for stdout; method: "stored", "zstd", "xz", "learned" or
     "experts" (learned, without a network); ledger: line -> bytes, sums
     to archive_bytes; candidates: method -> size of the whole archive, for all that were tried;
-    skipped_training: why no model was kept, None if one was tried; figures: what training found;
+    skipped_training: why no model was kept, None if one was tried; context: the mode that was
+    chosen or given, None unless learned; figures: what training found;
     encode_s, decode_s: seconds for the chosen method (decode_s None without verification);
     warnings: what went wrong on the way without keeping the archive from being right.
     """
@@ -200,6 +201,7 @@ class CompressReport:
     config: NetworkConfig | None = None
     chunk_size: int | None = None
     group_chunks: int | None = None
+    context: str | None = None
     nnz: int | None = None
     n_weights: int | None = None
     figures: dict[str, float] = field(default_factory=dict)

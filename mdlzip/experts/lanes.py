@@ -37,7 +37,6 @@ _STEP = np.uint64(0x2F0B4C47D1B54A33)
 _NEWLINE = 10
 LEAST_BYTES = (20, 6)  # bytes that the contexts of the two matches have
 _SHORT_MASK = np.uint64((1 << 48) - 1)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 KEPT_LENGTH = (16, 8)  # symbols; a match of this length is not given up for a newer one
 MOST_VERIFIED = 32
 MOST_MISSES = 8

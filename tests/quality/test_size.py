@@ -15,6 +15,7 @@ import pytest
 
 from mdlzip import codec
 from mdlzip.codec import CompressOptions, CompressReport
+from mdlzip.report import compress_json
 from tests.golden.make_golden import access_log, licence
 
 WEIGHTS = ("positions", "values", "scales")
@@ -74,3 +75,9 @@ def test_the_model_pays_for_what_it_predicts(reports: dict[str, CompressReport])
     """Data under the model are far below what counting bytes makes of them."""
     for text, report in reports.items():
         assert 8 * report.ledger["data"] / len(TEXTS[text][0]) < 2.2, text
+
+
+def test_the_report_names_the_context_of_the_archive(reports: dict[str, CompressReport]) -> None:
+    for report in reports.values():
+        assert report.path is not None
+        assert compress_json(report)["context"] == codec.inspect(report.path).context is not None
