@@ -70,11 +70,6 @@ class Memory:
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.trees, self.records, self.maps, self.weights, self.heads
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tables."""
-        return sum(a.nbytes for a in self._arrays())
-
 
 @dataclass(frozen=True, eq=False)
 class Symbols:
