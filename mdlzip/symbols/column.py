@@ -55,10 +55,13 @@ class Column:
         self._read_into(out, ((i, place, 1) for i, place in enumerate(places.tolist())))
         return out
 
-    def rows(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        """Values starts[i] .. stops[i] - 1 in row i, zeros behind; (B, T), T at least 1."""
+    def rows(self, starts: np.ndarray, stops: np.ndarray, width: int | None = None) -> np.ndarray:
+        """Values starts[i] .. stops[i] - 1 in row i, zeros behind; (B, width).
+
+        width: not less than the longest row; None for just that, but at least 1.
+        """
         counts = (stops - starts).tolist()
-        width = max(*counts, 1)
+        width = width or max(*counts, 1)
         out = np.zeros((len(counts), width), self.dtype)
         places = range(0, len(counts) * width, width)
         self._read_into(out.reshape(-1), zip(places, starts.tolist(), counts, strict=True))

@@ -72,9 +72,9 @@ class Tokens:
         self._columns.append(Column(self._folder, dtype))
         return self._columns[-1]
 
-    def rows(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        """Symbols starts[i] .. stops[i] - 1 in row i, int16 (B, T), zeros behind."""
-        return self._symbols.rows(starts, stops).astype(np.int16, copy=False)
+    def rows(self, starts: np.ndarray, stops: np.ndarray, width: int | None = None) -> np.ndarray:
+        """Symbols starts[i] .. stops[i] - 1 in row i, int16, zeros behind, as `Column.rows`."""
+        return self._symbols.rows(starts, stops, width).astype(np.int16, copy=False)
 
     def group(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """(Its symbols, int16; where in them each of its chunks ends, int64)."""

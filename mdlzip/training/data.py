@@ -17,6 +17,9 @@ from mdlzip.symbols.tokens import Tokens
 IGNORE = -100
 PIECE_BYTES = 512
 _POOL_BATCHES = 8
+# oneDNN makes and keeps kernels for every new shape. With few lengths a step takes three quarters
+# of the time, and a long training half of the memory.
+_LENGTH_STEP = 16
 _MOST_SHUFFLED = 1 << 22  # pieces; those of about 2 GiB with the default chunk size
 _PIECE = np.dtype([("origin", "i8"), ("start", "i8"), ("stop", "i8")])
 _PIECES_AT_A_TIME = 1 << 16
@@ -136,7 +139,8 @@ class Batches:
         self, origins: np.ndarray, starts: np.ndarray, firsts: np.ndarray, stops: np.ndarray
     ) -> Batch:
         """Symbols starts .. stops - 1 of chunks that begin at `origins`, targets from `firsts`."""
-        symbols = self.tokens.rows(starts, stops)
+        width = self._width(stops - starts)
+        symbols = self.tokens.rows(starts, stops, width)
         targets = self._places[symbols]
         columns, counts = np.arange(symbols.shape[1]), stops - starts
         targets[(columns >= counts[:, None]) | (columns < (firsts - starts)[:, None])] = IGNORE
@@ -145,9 +149,16 @@ class Batches:
             matches = self._matches(origins, starts, stops, symbols)
         bits = None
         if self.tokens.expert_bits is not None:
-            bits = torch.from_numpy(self.tokens.expert_bits.rows(starts, stops).astype(np.float32))
+            expert_bits = self.tokens.expert_bits.rows(starts, stops, width)
+            bits = torch.from_numpy(expert_bits.astype(np.float32))
         inputs = torch.from_numpy(symbols.astype(np.int64))
         return Batch(inputs, torch.from_numpy(targets), matches, bits)
+
+    def _width(self, lengths: np.ndarray) -> int:
+        """T for rows of these many symbols: few different ones, and never more than a chunk has."""
+        most = max(int(lengths.max(initial=0)), 1)
+        padded = -(-most // _LENGTH_STEP) * _LENGTH_STEP
+        return padded if padded <= self.chunk_size else most
 
     def _matches(
         self, origins: np.ndarray, starts: np.ndarray, stops: np.ndarray, symbols: np.ndarray
