@@ -58,6 +58,10 @@ class CorruptArchive(MdlzipError):
     exit_code = 3
 
 
+class NotAnArchive(CorruptArchive):
+    """The first bytes are not those of an archive."""
+
+
 class UnsupportedVersion(MdlzipError):
     """The archive needs a newer mdlzip."""
 

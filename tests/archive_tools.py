@@ -147,7 +147,7 @@ def general_archive(method: str, data: bytes, name: str | None = None) -> bytes:
     out, stream = io.BytesIO(), io.BytesIO()
     for compressed in COMPRESSED:
         if compressed is body:
-            compressed.compress([data], len(data), stream.write, compressed.hardest)
+            compressed.compress([data], len(data), stream.write, compressed.levels[0])
     body.write(out, header, name, [data], stream, sha256(data).digest())
     return out.getvalue()
 

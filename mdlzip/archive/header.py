@@ -8,7 +8,7 @@ from zlib import crc32
 
 from mdlzip.archive.cursor import Cursor
 from mdlzip.archive.source import MAGIC
-from mdlzip.errors import CorruptArchive, UnsupportedVersion
+from mdlzip.errors import CorruptArchive, NotAnArchive, UnsupportedVersion
 
 VERSION = 1
 HEADER_BYTES = 26
@@ -49,7 +49,7 @@ def unpack_header(buffer: bytes | bytearray | memoryview) -> Header:
     """
     cursor = Cursor(buffer, "header")
     if bytes(buffer[: len(MAGIC)]) != MAGIC[: len(buffer)] or not len(buffer):
-        raise CorruptArchive("this is not an mdlzip archive (its first bytes differ)")
+        raise NotAnArchive("this is not an mdlzip archive (its first bytes differ)")
     body = Cursor(cursor.take(HEADER_BYTES - 4, "fixed fields"), "header")
     if cursor.u32("checksum") != crc32(bytes(buffer[: HEADER_BYTES - 4])):
         raise CorruptArchive("header: checksum mismatch, the first 26 bytes are damaged")

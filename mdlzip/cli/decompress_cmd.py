@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +26,7 @@ from mdlzip.cli.terminal import (
     single_destination,
 )
 from mdlzip.cli.values import check_exclusive
-from mdlzip.errors import CorruptArchive, UsageError
+from mdlzip.errors import CorruptArchive, NotAnArchive, UsageError
 from mdlzip.report import decompress_json, printable, salvage_json
 
 if TYPE_CHECKING:
@@ -122,22 +124,36 @@ def decompress(
                     **where,
                 )
                 return _salvaged(file, saved, to_stdout=dst == STDIO)
-            report = codec.decompress(
-                file,
-                dst,
-                force=force,
-                stored_name=name,
-                on_progress=show,
-                remove_source=source.remove,
-                check_target=seen.check,
-                **where,
-            )
+            with _pointing_to_salvage(file):
+                report = codec.decompress(
+                    file,
+                    dst,
+                    force=force,
+                    stored_name=name,
+                    on_progress=show,
+                    remove_source=source.remove,
+                    check_target=seen.check,
+                    **where,
+                )
         text = (
             f"{printable(file)}: {report.original_bytes:,} bytes -> {printable(str(report.path))}"
         )
         return Outcome(decompress_json(report), "" if dst == STDIO else text, report.path)
 
     return batch.run(one)
+
+
+@contextmanager
+def _pointing_to_salvage(file: str) -> Iterator[None]:
+    """A damaged archive that is a file may hold much that is whole."""
+    try:
+        yield
+    except NotAnArchive:
+        raise
+    except CorruptArchive as problem:
+        if not os.path.isfile(file):
+            raise
+        raise CorruptArchive(f"{problem}; --salvage gives back what is whole") from problem
 
 
 def _salvaged(file: str, report: SalvageReport, *, to_stdout: bool) -> Outcome:

@@ -18,7 +18,7 @@ from mdlzip.callbacks import OnProgress
 from mdlzip.codec.cross_check import check_on_cpu, may_be_on_a_gpu
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.generic import Rivals, compete, hopeless
+from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
 from mdlzip.codec.job import Job
 from mdlzip.codec.learned import (
     check_fits,
@@ -67,6 +67,7 @@ from mdlzip.symbols.survey import Survey, take_survey
 from mdlzip.symbols.vocabulary import N_BYTES
 
 _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these seconds
+_CLOSING_SHARE = 0.1  # of the budget, for writing and verifying what a general method made
 
 
 def compress(
@@ -163,6 +164,13 @@ def _run(job: Job, source: str) -> CompressReport:
         if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
             _learn(job, survey, work.files, rival_bytes, stack)
+        if job.network is None:
+            _use_rest(job, rivals)
+        for body, heading in rivals.cut_short.items():
+            job.warn(
+                f"{body.label} at its hardest was stopped for lack of time; it was heading for"
+                f" {heading.archive_bytes:,} bytes"
+            )
         return _write(job, rivals, source)
 
 
@@ -204,14 +212,32 @@ def _compete(job: Job, stack: ExitStack) -> Rivals:
         threads=options.threads,
     )
     stack.callback(rivals.close)
-    for body, heading in rivals.cut_short.items():
-        job.warn(
-            f"{body.label} was stopped after a quarter of the budget; it was heading for"
-            f" {heading:,} bytes"
-        )
     job.skipped = hopeless(job.layout, rivals)
     job.encode_s |= dict.fromkeys((body.label for body in rivals.sizes), time.monotonic() - began)
     return rivals
+
+
+def _use_rest(job: Job, rivals: Rivals) -> None:
+    """Give the general methods that were cut short the time that no training takes."""
+    options, size = job.options, job.corpus.size
+    began = time.monotonic()
+    left_s = options.seconds(size) - (began - job.began)
+    best = min(job.candidates.values(), default=0)
+    wanted = any(heading.archive_bytes < best for heading in rivals.cut_short.values())
+    limit_s = left_s - _CLOSING_SHARE * options.seconds(size)
+    if options.steps or not wanted or limit_s <= 0:
+        return
+    use_rest(
+        rivals,
+        job.corpus,
+        job.stored_name,
+        job.progress,
+        job.should_stop,
+        limit_s=limit_s,
+        threads=options.threads,
+    )
+    job.candidates |= {body.label: size for body, size in rivals.sizes.items()}
+    job.encode_s |= dict.fromkeys((body.label for body in rivals.sizes), time.monotonic() - began)
 
 
 def _enter_work_folder(job: Job, stack: ExitStack) -> WorkFolder:

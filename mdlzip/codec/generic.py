@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mdlzip.archive.bodies import COMPRESSED, GENERAL
 from mdlzip.archive.bodies.compressed import Compressed
@@ -28,6 +28,7 @@ from mdlzip.process.cores import thread_count
 from mdlzip.symbols.layout import Layout
 
 _POLL_S = 0.2
+_TIMED_BYTES = 1 << 22  # enough to tell how long a level takes
 SPOOL_BYTES = 1 << 24  # a compressed candidate up to this size stays in memory
 
 # The smallest model seen so far that beats an order-0 count; for a file that a general method makes
@@ -40,16 +41,20 @@ class _Cancelled(Exception):
     pass
 
 
+class CutShort(NamedTuple):
+    """What a method that was stopped for lack of time was heading for: size, and time in all."""
+
+    archive_bytes: int
+    seconds: float
+
+
 @dataclass
 class Rivals:
-    """Archive size of each general body, and the compressed streams; `close` frees them.
-
-    cut_short: what was stopped for lack of time, and the archive size that it was heading for.
-    """
+    """Archive size of each general body, and the compressed streams; `close` frees them."""
 
     sizes: dict[General, int]
     streams: dict[General, BinaryIO] = field(default_factory=dict)
-    cut_short: dict[Compressed, int] = field(default_factory=dict)
+    cut_short: dict[Compressed, CutShort] = field(default_factory=dict)
 
     @property
     def best(self) -> General:
@@ -95,18 +100,68 @@ def compete(
     )
     if size == 0 or not tried:
         return rivals
-    race = _Race(corpus, rivals, progress, should_stop, thread_count(threads))
+    race = _Race(corpus, rivals, name, progress, should_stop, thread_count(threads))
     try:
-        race.run({body: body.hardest for body in tried}, limit_s)
+        race.run({body: body.levels[0] for body in tried}, limit_s)
         if not rivals.streams:
-            quick = {body: body.quick for body in rivals.cut_short}
-            race.run({body: n for body, n in quick.items() if n is not None}, math.inf)
-        for body, stream in rivals.streams.items():
-            rivals.sizes[body] = body.archive_bytes(name, stream.seek(0, 2), size)
+            quick = {body: body.levels[-1] for body in rivals.cut_short if len(body.levels) > 1}
+            race.run(quick, math.inf)
     except BaseException:
         rivals.close()
         raise
     return rivals
+
+
+def use_rest(
+    rivals: Rivals,
+    corpus: Corpus,
+    name: str | None,
+    progress: OnProgress,
+    should_stop: ShouldStop,
+    *,
+    limit_s: float,
+    threads: int | None = None,
+) -> None:
+    """Take up again what was cut short, at the hardest level that `limit_s` seconds are enough for.
+
+    What comes out smaller takes the place of what `rivals` holds. Raises Interrupted.
+    """
+    best, end = min(rivals.sizes.values()), time.monotonic() + limit_s
+    levels = {}
+    for body, heading in sorted(rivals.cut_short.items(), key=lambda item: item[1]):
+        level = _level_within(body, corpus, heading, limit_s, should_stop)
+        if level is not None and heading.archive_bytes < best:
+            levels[body] = level
+    if thread_count(threads) == 1:  # they would take turns
+        levels = dict(list(levels.items())[:1])
+    race = _Race(corpus, rivals, name, progress, should_stop, thread_count(threads))
+    race.run(levels, end - time.monotonic())
+
+
+def _level_within(
+    body: Compressed,
+    corpus: Corpus,
+    heading: CutShort,
+    limit_s: float,
+    should_stop: ShouldStop,
+) -> int | None:
+    """The hardest level of `body` that would compress the input in the time given.
+
+    Those below the hardest are timed on a part of it. None if only the quickest would, which has
+    had its turn.
+    """
+    if heading.seconds <= limit_s:
+        return body.levels[0]
+    half = corpus.size // 2
+    part = corpus.read(half, min(half + _TIMED_BYTES, corpus.size)).tobytes()
+    for level in body.levels[1:-1]:
+        if should_stop():
+            raise Interrupted("stopped while general methods compressed the input")
+        began = time.monotonic()
+        body.compress([part], corpus.size, lambda block: None, level)
+        if (time.monotonic() - began) * corpus.size / len(part) <= limit_s:
+            return level
+    return None
 
 
 class _Race:
@@ -116,22 +171,41 @@ class _Race:
         self,
         corpus: Corpus,
         rivals: Rivals,
+        name: str | None,
         progress: OnProgress,
         should_stop: ShouldStop,
         threads: int,
     ) -> None:
         self._threads = threads
-        self._corpus, self._rivals = corpus, rivals
+        self._corpus, self._rivals, self._name = corpus, rivals, name
         self._progress, self._should_stop = progress, should_stop
 
     def run(self, levels: dict[Compressed, int], limit_s: float) -> None:
-        """Compress with each body at its level."""
+        """Compress with each body at its level; the rivals hold the smallest of each body."""
         if not levels:
             return
         cancel, done = threading.Event(), dict.fromkeys(levels, 0)
-        streams, end = self._rivals.streams, time.monotonic() + limit_s
-        for body in levels:
-            streams[body] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[assignment]
+        began = time.monotonic()
+        streams: dict[Compressed, BinaryIO] = {
+            body: tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # type: ignore[misc]
+            for body in levels
+        }
+        with ExitStack() as stack:
+            for stream in streams.values():
+                stack.callback(stream.close)
+            self._wait(levels, streams, cancel, done, began + limit_s)
+            stack.pop_all()
+        for body, n in done.items():
+            self._take(body, levels[body], streams[body], n, time.monotonic() - began)
+
+    def _wait(
+        self,
+        levels: dict[Compressed, int],
+        streams: dict[Compressed, BinaryIO],
+        cancel: threading.Event,
+        done: dict[Compressed, int],
+        end: float,
+    ) -> None:
         with ThreadPoolExecutor(min(len(levels), self._threads)) as pool:
             try:
                 tasks = {
@@ -141,7 +215,7 @@ class _Race:
                 while tasks:
                     finished, tasks = wait(tasks, _POLL_S, FIRST_COMPLETED)
                     if self._should_stop():
-                        raise Interrupted("stopped before training began")
+                        raise Interrupted("stopped while general methods compressed the input")
                     for task in finished:
                         task.result()
                     if time.monotonic() > end:
@@ -150,16 +224,28 @@ class _Race:
             except BaseException:
                 cancel.set()
                 raise
-        for body, n in done.items():
-            if n < self._corpus.size:
-                self._give_up(body, n)
 
-    def _give_up(self, body: Compressed, done: int) -> None:
-        """Forget a body's unfinished stream, but not where it was heading, if it had begun."""
-        with self._rivals.streams.pop(body) as stream:
-            size = stream.seek(0, 2) * self._corpus.size // max(done, 1)
-        if done:
-            self._rivals.cut_short[body] = body.archive_bytes(None, size, self._corpus.size)
+    def _take(
+        self, body: Compressed, level: int, stream: BinaryIO, done: int, seconds: float
+    ) -> None:
+        """Keep a stream that is whole and the smallest of its body, or where it was heading."""
+        rivals, size = self._rivals, self._corpus.size
+        n = stream.seek(0, 2)
+        if done < size:
+            stream.close()
+            if done:  # it had begun
+                heading = body.archive_bytes(None, n * size // done, size)
+                rivals.cut_short[body] = CutShort(heading, seconds * size / done)
+            return
+        if level == body.levels[0]:
+            rivals.cut_short.pop(body, None)
+        total = body.archive_bytes(self._name, n, size)
+        if total >= rivals.sizes.get(body, total + 1):
+            stream.close()
+            return
+        if body in rivals.streams:
+            rivals.streams[body].close()
+        rivals.sizes[body], rivals.streams[body] = total, stream
 
 
 def _compress(

@@ -248,7 +248,7 @@ def trained_cases() -> dict[str, Case]:
 def xz_archive(data: bytes) -> bytes:
     """An xz archive of `data`, whether or not zstd would be smaller."""
     body, stream, out = Xz(), io.BytesIO(), io.BytesIO()
-    body.compress([data], len(data), stream.write, body.hardest)
+    body.compress([data], len(data), stream.write, body.levels[0])
     header = Header(body.number, 0o640, MTIME_NS, len(data))
     body.write(out, header, "original", [data], stream, sha256(data).digest())
     return out.getvalue()

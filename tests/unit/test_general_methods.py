@@ -12,9 +12,10 @@ import mdlzip
 from mdlzip.archive.bodies import BODIES
 from mdlzip.archive.bodies.general import General
 from mdlzip.codec import CompressOptions, encode
-from mdlzip.codec.generic import Rivals, compete, hopeless
+from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
 from mdlzip.codec.options import no_progress
 from mdlzip.corpus import open_corpus
+from mdlzip.errors import NoGain
 from mdlzip.symbols.layout import Layout
 from tests.archive_tools import compressible, with_trainer
 
@@ -58,10 +59,44 @@ def test_an_archive_by_the_quick_method_decodes_and_says_so(
     options = CompressOptions(budget_s=1e-3, device="cpu", threads=1)
     report = mdlzip.compress(source, options=options)
     assert report.method in ("zstd", "xz")
-    assert any("was stopped after a quarter of the budget" in text for text in report.warnings)
+    assert any("was stopped for lack of time" in text for text in report.warnings)
     out = mdlzip.decompress(f"{source}.mdlz", tmp_path / "out").path
     assert out is not None
     assert out.read_bytes() == source.read_bytes()
+
+
+def test_time_that_no_training_takes_goes_to_the_general_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are stopped at once, a quick zstd takes over; then training proves to be too slow."""
+    source = tmp_path / "f"
+    source.write_bytes(compressible(3_000_000))
+
+    def too_slow(*args: object, **kwargs: object) -> None:
+        raise NoGain("the budget is too small")
+
+    monkeypatch.setattr(encode, "train_on", too_slow)
+    monkeypatch.setattr(encode, "read_input", lambda job, *rest: setattr(job, "tokens", ()))
+    monkeypatch.setattr(encode, "_RIVALS_SHARE", 0.0)
+    monkeypatch.setattr(encode, "_RIVALS_S", 0.0)
+    report = mdlzip.compress(source, options=CompressOptions(budget_s=60, device="cpu"))
+    with open_corpus(source) as corpus:
+        hardest = compete(corpus, None, no_progress, never)
+        assert report.archive_bytes == min(hardest.sizes.values())
+        hardest.close()
+    assert not report.warnings
+    assert report.skipped_training == "the budget is too small"
+
+
+@pytest.mark.parametrize("limit_s", [0.0, 1e9])
+def test_the_rest_of_the_time_decides_the_level(source: Path, limit_s: float) -> None:
+    with open_corpus(source) as corpus:
+        rivals = compete(corpus, None, no_progress, never, limit_s=0.0)
+        before = dict(rivals.sizes)
+        use_rest(rivals, corpus, None, no_progress, never, limit_s=limit_s)
+        assert bool(rivals.cut_short) == (limit_s == 0)
+        assert all(rivals.sizes[body] <= size for body, size in before.items())
+        rivals.close()
 
 
 @pytest.mark.parametrize("enough", [False, True])

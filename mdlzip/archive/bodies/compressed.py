@@ -29,12 +29,11 @@ Sink = Callable[[bytes], object]
 class Compressed(General):
     """A body whose payload section is a stream of a general-purpose compressor.
 
-    hardest: the level that archives are made with; quick: one for when time is short, None if
-    there is no such level.
+    levels: the first is what archives are made with, the others are for when time is short, the
+    quickest last.
     """
 
-    hardest: ClassVar[int]
-    quick: ClassVar[int | None] = None
+    levels: ClassVar[tuple[int, ...]]
 
     @abstractmethod
     def compress(self, blocks: Iterable[bytes], size: int, sink: Sink, level: int) -> None:

@@ -20,7 +20,7 @@ class Xz(Compressed):
 
     number = 2
     label = "xz"
-    hardest = 9
+    levels = (9,)
 
     def window_bytes(self, size: int) -> int:
         """The whole dictionary."""

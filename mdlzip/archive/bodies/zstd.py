@@ -22,8 +22,7 @@ class Zstd(Compressed):
 
     number = 1
     label = "zstd"
-    hardest = 22
-    quick = 6
+    levels = (22, 19, 15, 11, 6)
 
     def window_bytes(self, size: int) -> int:
         """The least power of two that holds the original, or the greatest that is allowed."""
