@@ -8,12 +8,13 @@ import lzma
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from mdlzip.bench import per_chunk
+from mdlzip.bench.external import TOOLS, make_external
 from mdlzip.bench.measure import (
     BLOCK,
     Codec,
@@ -266,13 +267,19 @@ _LEVELLED: tuple[tuple[str, Callable[[int], Codec], int, int], ...] = (
 )
 
 
-def make_codec(name: str) -> Codec:
-    """The competitor called `name`; UsageError lists the choices."""
+def make_codec(name: str, programs: Mapping[str, str] | None = None) -> Codec:
+    """The competitor called `name`; UsageError lists the choices.
+
+    programs: paths of external programs by name, where they are not to be looked for.
+    """
     if name in _CHUNKED:
         return _CHUNKED[name]()
     for pattern, make, low, high in _LEVELLED:
         match = re.fullmatch(pattern, name)
         if match and low <= int(match.group(1)) <= high:
             return make(int(match.group(1)))
-    choices = ", ".join(DEFAULT)
+    program = make_external(name, programs or {})
+    if program is not None:
+        return program
+    choices = ", ".join((*DEFAULT, *TOOLS))
     raise UsageError(f"unknown baseline {name!r}: choose from {choices}, gzip-N, xz-N, zstd-N")

@@ -132,3 +132,14 @@ def check(name: str, same: bool) -> None:
     """Refuse a baseline that does not give the bytes back: its size would mean nothing."""
     if not same:
         raise MdlzipError(f"baseline {name} did not give the file back")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as a, other.open("rb") as b:
+        while block := a.read(BLOCK):
+            if block != b.read(BLOCK):
+                return False
+    return True

@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
-from mdlzip.bench.measure import Measurement
+from mdlzip.bench.contexts import ContextRun, run_contexts
+from mdlzip.bench.measure import Measurement, same_file
 from mdlzip.bench.weight_coders import yardsticks
 from mdlzip.callbacks import OnProgress
 from mdlzip.errors import MissingFile, UsageError, VerifyFailed
-from mdlzip.fileio import COPY_BLOCK_BYTES
 from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ModelRun:
     """mdlzip's own numbers on the file.
 
     figures: see `report.figures`; phases_s: seconds by phase of compression, empty for an archive
-    that was there already.
+    that was there already. contexts: the same network in each context, if asked for.
     """
 
     method: str
@@ -44,6 +44,7 @@ class ModelRun:
     figures: dict[str, Number]
     model: dict[str, object]
     phases_s: dict[str, float] = field(default_factory=dict)
+    contexts: tuple[ContextRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class BenchResult:
         }
         if self.run is not None:
             rows = ledger_rows(self.run.ledger, self.original_bytes)
-            out["mdlzip"] = {**vars(self.run), "ledger": rows_as_json(rows)}
+            contexts = [vars(run) for run in self.run.contexts]
+            out["mdlzip"] = {**vars(self.run), "ledger": rows_as_json(rows), "contexts": contexts}
             out["gap_to_best"] = self.gaps()
         return out
 
@@ -112,10 +114,17 @@ def _processor() -> str:
 
 
 def run_baselines(
-    path: Path, names: Iterable[str], chunk_size: int, on_progress: OnProgress
+    path: Path,
+    names: Iterable[str],
+    chunk_size: int,
+    on_progress: OnProgress,
+    programs: Mapping[str, str] | None = None,
 ) -> list[Measurement]:
-    """Measure the named baselines one after another; unknown names are refused first."""
-    codecs = [make_codec(name) for name in names]
+    """Measure the named baselines one after another; unknown names are refused first.
+
+    programs: as for `make_codec`.
+    """
+    codecs = [make_codec(name, programs) for name in names]
     results = []
     for i, codec in enumerate(codecs):
         on_progress("baselines", i, len(codecs), codec.name)
@@ -174,10 +183,13 @@ def run_model(
     archive: Path | None,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
+    *,
+    contexts: bool = False,
 ) -> ModelRun:
     """Train, encode and decode `path`; an `archive` that exists is measured instead of training.
 
-    What is smallest is measured, as users get it; the decoded bytes are compared.
+    What is smallest is measured, as users get it; the decoded bytes are compared. contexts: whether
+    its network is tried in each context, too.
     """
     from mdlzip import codec
 
@@ -208,30 +220,22 @@ def run_model(
             on_progress=on_progress,
         )
         decode_s = time.perf_counter() - start
-        if not _same(path, back):
+        if not same_file(path, back):
             raise VerifyFailed(f"{target} does not decode to {path}")
         info = codec.inspect(str(target), memory=options.memory)
         figures = info_figures(info, training=training, encode_s=encode_s, decode_s=decode_s)
         if info.nnz:
             network, _ = codec.read_network(str(target), memory=options.memory)
             figures |= yardsticks(network, info.ledger["positions"] + info.ledger["values"])
-    return ModelRun(info.method, dict(info.ledger), figures, settings(info), timer.seconds)
+        runs = run_contexts(path, target, options, on_progress) if contexts else []
+    ledger = dict(info.ledger)
+    return ModelRun(info.method, ledger, figures, settings(info), timer.seconds, tuple(runs))
 
 
 def _chunk_size(archive: Path) -> int | None:
     from mdlzip import codec
 
     return codec.inspect(str(archive)).chunk_size
-
-
-def _same(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as a, other.open("rb") as b:
-        while block := a.read(COPY_BLOCK_BYTES):
-            if block != b.read(COPY_BLOCK_BYTES):
-                return False
-    return True
 
 
 def run_bench(
@@ -241,12 +245,15 @@ def run_bench(
     options: CompressOptions | None,
     chunk_size: int,
     archive: Path | None = None,
+    programs: Mapping[str, str] | None = None,
+    contexts: bool = False,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
 ) -> BenchResult:
     """Baselines, then mdlzip unless `options` is None. Raises UsageError for what is no file.
 
-    chunk_size: bytes; an archive that is there already brings its own.
+    chunk_size: bytes; an archive that is there already brings its own. programs: as for
+    `make_codec`; contexts: as for `run_model`.
     """
     if not path.exists():
         raise MissingFile(f"{path}: there is no such file")
@@ -255,8 +262,8 @@ def run_bench(
     size = path.stat().st_size
     if options is not None and archive is not None and archive.exists():
         chunk_size = _chunk_size(archive) or chunk_size
-    baselines = run_baselines(path, against, chunk_size, on_progress)
+    baselines = run_baselines(path, against, chunk_size, on_progress, programs)
     run = None
     if options is not None:
-        run = run_model(path, options, archive, on_progress, should_stop)
+        run = run_model(path, options, archive, on_progress, should_stop, contexts=contexts)
     return BenchResult(path.name, size, chunk_size, baselines, run)

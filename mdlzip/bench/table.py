@@ -53,6 +53,26 @@ def _own_rows(result: BenchResult) -> list[tuple[str, ...]]:
     return out
 
 
+CONTEXT_HEADERS = ("context", "bytes", "encode KB/s", "decode KB/s", "first read ms", "later ms")
+CONTEXT_ALIGN = "<>>>>>"
+
+
+def context_rows(result: BenchResult) -> list[tuple[str, ...]]:
+    """The same network in each context, then the experts alone."""
+    size = result.original_bytes / 1000
+    return [
+        (
+            run.context if run.network else f"{run.context}, alone",
+            f"{run.archive_bytes:,}",
+            f"{size / run.encode_s:,.0f}",
+            f"{size / run.decode_s:,.0f}",
+            f"{1000 * run.first_read_s:,.0f}",
+            f"{1000 * run.later_read_s:,.1f}",
+        )
+        for run in (result.run.contexts if result.run else ())
+    ]
+
+
 def gap_lines(result: BenchResult) -> list[str]:
     """How we stand against the hardest competitor of either kind."""
     lines = []

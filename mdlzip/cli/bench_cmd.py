@@ -33,11 +33,27 @@ def bench(
         typer.Option(
             "--against",
             metavar="NAMES",
-            help="Baselines, such as xz-9e,zstd-22,ppmd,chunk-lzma2. [default: all]",
+            help="Baselines, such as xz-9e,zstd-22,ppmd,chunk-lzma2,zpaq-5. [default: all that"
+            " are quick]",
+        ),
+    ] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tool",
+            metavar="NAME=PATH",
+            help="Run this program, too: zpaq, bsc, lrzip, cmix or paq8px.",
         ),
     ] = None,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Measure the baselines only.")
+    ] = False,
+    contexts: Annotated[
+        bool,
+        typer.Option(
+            "--contexts",
+            help="Code with the same network in every context, too, and without it.",
+        ),
     ] = False,
     archive: Annotated[
         Path | None,
@@ -69,10 +85,14 @@ def bench(
     any chunk be read on its own.
     """
     from mdlzip.bench.baselines import DEFAULT, make_codec
+    from mdlzip.bench.external import installed, read_programs
     from mdlzip.bench.run import run_bench
 
     prepare_training(fixed_steps=effort.steps is not None)
-    names = DEFAULT if against is None else [n for n in against.split(",") if n]
+    programs = read_programs(tool or [])
+    given = None if against is None else [n for n in against.split(",") if n]
+    names = (*DEFAULT, *installed()) if given is None else tuple(given)
+    names += tuple(n for n in programs if not any(n == at.partition("-")[0] for at in names))
     for name in names:
         make_codec(name)  # a misspelt name must be refused before an hour of training
     options = opt.compress_options(effort, recipe, machine)
@@ -89,6 +109,8 @@ def bench(
                 options=None if no_model else options,
                 chunk_size=options.chunk_bytes(),
                 archive=archive,
+                programs=programs,
+                contexts=contexts,
                 on_progress=show,
                 should_stop=lambda: False,
             )
@@ -127,13 +149,16 @@ def _write(path: Path, batch: Batch, *, force: bool) -> None:
 
 
 def _text(measured: BenchResult) -> str:
-    from mdlzip.bench.table import ALIGN, HEADERS, gap_lines, rows
+    from mdlzip.bench import table as made
     from mdlzip.cli.show import figures_table, ledger_table
 
     parts = [f"{printable(measured.file)}: {measured.original_bytes:,} bytes"]
-    parts.append(table(HEADERS, rows(measured), ALIGN))
+    parts.append(table(made.HEADERS, made.rows(measured), made.ALIGN))
     if measured.run is not None:
         parts.append("\n" + ledger_table(measured.run.ledger, measured.original_bytes))
         parts.append("\n" + figures_table(measured.run.figures) + "\n")
-        parts += gap_lines(measured)
+        if measured.run.contexts:
+            lines = made.context_rows(measured)
+            parts.append(table(made.CONTEXT_HEADERS, lines, made.CONTEXT_ALIGN) + "\n")
+        parts += made.gap_lines(measured)
     return "\n".join(parts)

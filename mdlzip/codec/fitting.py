@@ -107,6 +107,8 @@ def load_weights(
         check_operations(reader.config, reader.layout, part.left)
     check_memory(weights_memory_bytes(reader.config, part.left), memory)
     network = _unpacked(reader, part, b"")
+    if not network.tensors:  # the experts are alone
+        return network
     try:
         prepare(network)  # whether its numbers keep the bounds of the predictor
     except ExportRefused as error:

@@ -16,11 +16,12 @@ from mdlzip.bench import measure
 from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, Ppmd, make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.run import BenchResult, ModelRun, PhaseTimer, run_baselines, run_bench
-from mdlzip.bench.table import gap_lines, rows
+from mdlzip.bench.table import context_rows, gap_lines, rows
 from mdlzip.bench.weight_coders import order0_bytes, yardsticks
 from mdlzip.codec import CompressOptions, decompress
 from mdlzip.errors import MdlzipError, UsageError
 from mdlzip.report import figures
+from mdlzip.symbols.context import MODES
 from tests.conftest import ROOT
 
 
@@ -179,6 +180,28 @@ def test_the_yardsticks_are_told(tmp_path: Path) -> None:
     share = (ledger["positions"] + ledger["values"]) / found["order0_weight_bytes"] - 1
     assert found["weights_over_order0_percent"] == pytest.approx(100 * share)
     assert any("their order-0 entropy" in line for line in gap_lines(result))
+
+
+def test_one_network_in_every_context(tmp_path: Path) -> None:
+    """The archive's own context comes out as the archive has it; each decodes to the original."""
+    archive = ROOT / "tests" / "golden" / "v1-trained-solid.mdlz"
+    decompress(str(archive), str(tmp_path / "original"))
+    result = run_bench(
+        tmp_path / "original", against=(), options=CompressOptions(), chunk_size=512,
+        archive=archive, contexts=True, on_progress=silent, should_stop=lambda: False,
+    )  # fmt: skip
+    assert result.run is not None
+    runs = {(run.context, run.network): run for run in result.run.contexts}
+    assert set(runs) == {
+        *((name, True) for name in MODES), *((name, False) for name in MODES[1:])
+    }  # fmt: skip
+    assert runs["solid", True].archive_bytes < runs["chunk", True].archive_bytes
+    assert runs["solid", True].archive_bytes <= runs["group", True].archive_bytes
+    for run in runs.values():
+        assert min(run.encode_s, run.decode_s, run.first_read_s, run.later_read_s) > 0
+    lines = context_rows(result)
+    assert [line[0] for line in lines[:5]] == [*MODES, "group, alone"]
+    assert len(result.as_json()["mdlzip"]["contexts"]) == 7
 
 
 def test_table_rows() -> None:

@@ -1,0 +1,123 @@
+"""One network in every context, and the experts without it: sizes, decoding, reads."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdlzip.archive.bodies import LEARNED
+from mdlzip.archive.reader import ArchiveReader
+from mdlzip.bench.measure import same_file
+from mdlzip.callbacks import OnProgress
+from mdlzip.codec.decode import open_source
+from mdlzip.codec.fitting import load_weights
+from mdlzip.errors import VerifyFailed
+from mdlzip.networks.none import NoNetwork
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.context import CHUNK, MODES
+from mdlzip.symbols.layout import Layout
+
+if TYPE_CHECKING:
+    from mdlzip.codec import CompressOptions
+
+_READ_BYTES = 512
+_LATER_READS = 5
+
+
+@dataclass(frozen=True)
+class ContextRun:
+    """The file, coded in one context.
+
+    network: whether there is one, or the experts are alone. first_read_s: for 512 bytes from the
+    middle, opening included; later_read_s: for one in another group, the mean of several.
+    """
+
+    context: str
+    network: bool
+    archive_bytes: int
+    encode_s: float
+    decode_s: float
+    first_read_s: float
+    later_read_s: float
+
+
+def run_contexts(
+    path: Path, archive: Path, options: CompressOptions, on_progress: OnProgress
+) -> list[ContextRun]:
+    """Code the file of a learned archive anew in each context; empty for other archives.
+
+    The network is the archive's, which was trained for the archive's own context: one that was
+    trained for another would make less of that. Each new archive is decoded and compared. Raises
+    VerifyFailed.
+    """
+    with open_source(archive) as (file, total):
+        reader = ArchiveReader(file, total)
+        if reader.body is not LEARNED:
+            return []
+        network, layout = load_weights(reader, options.memory), reader.layout
+    jobs = list(_jobs(network))
+    runs = []
+    for i, (context, given) in enumerate(jobs):
+        on_progress("contexts", i, len(jobs), context if given is network else f"{context}, alone")
+        runs.append(_run(path, given, layout, replace(options, context=context)))
+    on_progress("contexts", len(jobs), len(jobs), "")
+    return runs
+
+
+def _jobs(network: IntegerNetwork) -> Iterator[tuple[str, IntegerNetwork]]:
+    if network.tensors:
+        for context in MODES:
+            yield context, network
+    vocabulary = network.vocabulary
+    alone = IntegerNetwork(NoNetwork(len(vocabulary.merges)), {}, {}, vocabulary)
+    for context in MODES:
+        if context != CHUNK:  # there experts know nothing
+            yield context, alone
+
+
+def _run(
+    path: Path, network: IntegerNetwork, layout: Layout, options: CompressOptions
+) -> ContextRun:
+    from mdlzip import codec
+
+    options = replace(
+        options,
+        chunk_size=layout.chunk_size,
+        group_chunks=layout.group_chunks,
+        verify=False,
+        fallback=False,
+    )
+    where: dict[str, Any] = {
+        "device": options.device,
+        "threads": options.threads,
+        "memory": options.memory,
+    }
+    with tempfile.TemporaryDirectory(prefix="mdlzip-bench-") as name:
+        target, back = Path(name) / "coded", Path(name) / "back"
+        began = time.perf_counter()
+        report = codec.compress(path, target, options, network=network)
+        coded = time.perf_counter()
+        codec.decompress(target, back, **where)
+        decoded = time.perf_counter()
+        if not same_file(path, back):
+            raise VerifyFailed(f"context {options.context} does not give {path} back")
+        opening = time.perf_counter()
+        with codec.open(target, **where) as opened:
+            opened.read(layout.total_bytes // 2, _READ_BYTES)
+            first = time.perf_counter()
+            for i in range(_LATER_READS):
+                opened.read(layout.total_bytes * i // _LATER_READS, _READ_BYTES)
+            last = time.perf_counter()
+    return ContextRun(
+        str(report.context),
+        bool(network.tensors),
+        report.archive_bytes,
+        coded - began,
+        decoded - coded,
+        first - opening,
+        (last - first) / _LATER_READS,
+    )
