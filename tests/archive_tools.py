@@ -29,7 +29,9 @@ from mdlzip.quantised.coders import Strict
 from mdlzip.quantised.cuts import pack_cut
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor
-from mdlzip.quantised.units import UnitDecoder, encode_chunks, encode_units
+from mdlzip.quantised.unit_decoder import UnitDecoder
+from mdlzip.quantised.unit_work import encode_chunks
+from mdlzip.quantised.units import encode_units
 from mdlzip.symbols.context import STRICT, Context
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokens import Tokens

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.errors import CorruptArchive
+from mdlzip.limits import MAX_GROUP_CHUNKS
 from mdlzip.symbols.context import CHUNK, MODES, REFERENCE, SOLID, Context
 from mdlzip.symbols.layout import Layout
 
@@ -11,8 +14,9 @@ SECTION = "context section"
 
 
 def pack_context(context: Context) -> bytes:
-    """Mode, log2 of the three table sizes, then the reference groups or the waves."""
+    """Mode, log2 of the three table sizes, chunks of a lane; the reference groups or the waves."""
     out = bytes([MODES.index(context.mode), *context.table_bits])
+    out += put_varint(context.lane_chunks - 1)
     numbers: list[int] = []
     if context.mode == REFERENCE:
         before = (-1, *context.references)
@@ -26,7 +30,8 @@ def pack_context(context: Context) -> bytes:
 
 def context_ceiling(layout: Layout) -> int:
     """Most bytes that the section's payload may have."""
-    return 4 + (layout.n_groups + 1) * len(put_varint(layout.n_groups))
+    lane = len(put_varint(MAX_GROUP_CHUNKS - 1))
+    return 4 + lane + (layout.n_groups + 1) * len(put_varint(layout.n_groups))
 
 
 def unpack_context(payload: bytes | bytearray, layout: Layout, base: int = 0) -> Context:
@@ -36,20 +41,21 @@ def unpack_context(payload: bytes | bytearray, layout: Layout, base: int = 0) ->
     if not 0 < number < len(MODES):
         raise cursor.fail("mode", f"is {number}, not 1..{len(MODES) - 1}")
     mode, bits = MODES[number], tuple(cursor.u8("table size") for _ in range(3))
+    lane_chunks = cursor.varint("chunks of a lane", MAX_GROUP_CHUNKS - 1) + 1
     numbers: list[int] = []
     if mode in (REFERENCE, SOLID):
         count = cursor.varint("number of entries", layout.n_groups - 1) + 1
         numbers = [cursor.varint("entry", layout.n_groups - 1) for _ in range(count)]
     cursor.finish()
-    context = Context(mode, bits)  # type: ignore[arg-type]
+    context = Context(mode, bits, lane_chunks=lane_chunks)  # type: ignore[arg-type]
     if mode == REFERENCE:
         last, references = -1, []
         for n in numbers:
             last += n + 1
             references.append(last)
-        context = Context(mode, context.table_bits, references=tuple(references))
+        context = replace(context, references=tuple(references))
     elif mode == SOLID:
-        context = Context(mode, context.table_bits, waves=tuple(n + 1 for n in numbers))
+        context = replace(context, waves=tuple(n + 1 for n in numbers))
     problem = context.problem(layout)
     if problem:
         raise CorruptArchive(f"{SECTION}: {problem} (offset {base})")

@@ -26,7 +26,7 @@ from mdlzip.resources import check_memory
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
-    from mdlzip.quantised.units import UnitDecoder
+    from mdlzip.quantised.unit_decoder import UnitDecoder
 
 CACHED_GROUPS = 8
 CACHED_BYTES = 1 << 23

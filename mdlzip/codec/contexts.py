@@ -9,15 +9,17 @@ from itertools import pairwise
 
 from mdlzip.codec.options import AUTO
 from mdlzip.errors import UsageError
-from mdlzip.limits import MAX_KNOWN_PLACES
+from mdlzip.limits import MAX_GROUP_CHUNKS, MAX_KNOWN_PLACES
 from mdlzip.symbols.context import CHUNK, GROUP, REFERENCE, SOLID, STRICT, Context
 from mdlzip.symbols.layout import Layout
 
 REFERENCE_BYTES = 1 << 21  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
-_WAVE_CHUNKS = (128, 1024)  # enough for fast products; all are open at once and take memory
-_WAVES = 16  # at least so many, if they are large enough
+_LANE_BYTES = 4096  # with a network: it predicts for all lanes at once, and many are faster
+_WAVE_LANES = 128  # of so many bytes, at most; all are open at once and know nothing of each other
+_WAVES = 8  # at least so many
+_WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
 _LEAST_BITS = 10
 _BITS = (21, 23, 22)  # of the tables at most: 160 MiB
 _COPIED_BITS = (20, 22, 20)  # 72 MiB, for each unit that is decoded at a time
@@ -31,8 +33,13 @@ def choose_context(
     layout: Layout,
     fits: Callable[[Context], bool] = lambda context: True,
     access_s: float | None = None,
+    *,
+    alone: bool = False,
 ) -> Context:
     """The context of an archive; "auto" is settled by the size of the file.
+
+    alone: without a network; then a unit is a single lane, since experts code one symbol after the
+    other anyway.
 
     fits: whether an archive of a context could be decoded; until one is found that can be, the
     tables get smaller. access_s: the time that the first read of an open archive may take; it
@@ -42,6 +49,9 @@ def choose_context(
     if mode == SOLID and layout.total_bytes > MOST_SOLID_BYTES:
         raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
     context = _wanted(mode, layout, access_s)
+    if context.mode != CHUNK:
+        lane = MAX_GROUP_CHUNKS if alone else max(1, _LANE_BYTES // layout.chunk_size)
+        context = replace(context, lane_chunks=lane)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
         context = replace(context, table_bits=(trees, records, heads))
@@ -78,9 +88,10 @@ def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
 
 def _waves(layout: Layout) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
-    least, most = (max(1, n // layout.group_chunks) for n in _WAVE_CHUNKS)
-    most = max(least, min(most, layout.n_groups // _WAVES))
-    edges, size = [0], max(1, layout.n_groups // _FIRST_WAVE)
+    lanes = max(1, layout.group_bytes // max(_LANE_BYTES, layout.chunk_size))  # of a group
+    least = max(1, _WAVE_BYTES // layout.group_bytes)
+    most = max(least, min(_WAVE_LANES // lanes, layout.n_groups // _WAVES))
+    edges, size = [0], max(least, layout.n_groups // _FIRST_WAVE)
     while edges[-1] < layout.n_groups:
         edges.append(min(edges[-1] + min(size, most), layout.n_groups))
         size = max(size, edges[-1])

@@ -47,7 +47,7 @@ from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
 from mdlzip.symbols.context import REFERENCE, Units
 
 if TYPE_CHECKING:
-    from mdlzip.quantised.units import UnitDecoder
+    from mdlzip.quantised.unit_decoder import UnitDecoder
 
 Sink = Callable[[bytes], object]
 
@@ -232,7 +232,7 @@ def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> Un
     """What decodes units of the archive; CorruptArchive if no encoder made such a network."""
     loaded, before = torch_is_loaded(), resident_bytes()
     from mdlzip.quantised.placement import choose_device
-    from mdlzip.quantised.units import UnitDecoder
+    from mdlzip.quantised.unit_decoder import UnitDecoder
 
     machine = fit.machine
     now = resident_bytes()

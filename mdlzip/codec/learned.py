@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
 CHUNK_SIZES = (2048, 8192, 16384)  # beside the usual one
-_PAYS, _PAYS_MUCH = 0.99, 0.95  # what may be left by a larger size: it makes decoding slower
+_PAYS = 0.995  # what may be left by a larger size: reading a part takes longer then
 _EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
 
 
@@ -63,15 +63,13 @@ def read_input(
     """The symbols of the input, and what the experts alone would make of it, in bytes.
 
     None if they were not asked. Where the size of chunks is left to the file they are made larger
-    as long as that pays; where nothing was said, only if it pays much, or if a general method would
-    win otherwise.
+    as long as that pays; where nothing was said, only if a general method would win otherwise.
     """
-    first = found = _read(job, survey, work_dir, stack)
+    found = _read(job, survey, work_dir, stack)
     if found is None or isinstance(job.options.chunk_size, int):
         return found
-    usual, least = (job.options, job.tokens, job.alone), _PAYS_MUCH
-    if job.options.chunk_size == AUTO or (rival_bytes is not None and rival_bytes < found):
-        least = _PAYS
+    if job.options.chunk_size != AUTO and (rival_bytes is None or rival_bytes >= found):
+        return found
     for size in CHUNK_SIZES:
         before = job.options, job.tokens, job.alone
         job.options = replace(job.options, chunk_size=size)
@@ -80,8 +78,6 @@ def read_input(
             job.options, job.tokens, job.alone = before
             break
         found = larger
-    if first is not None and found > first * least:
-        found, (job.options, job.tokens, job.alone) = first, usual
     return found
 
 
@@ -197,7 +193,8 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
         )
         return need <= job.options.memory
 
-    return choose_context(job.options.context, job.layout, fits, job.options.access_s)
+    alone = not network.tensors
+    return choose_context(job.options.context, job.layout, fits, job.options.access_s, alone=alone)
 
 
 def _coded_units(

@@ -23,7 +23,7 @@ from mdlzip.resources import check_memory
 from mdlzip.symbols.context import REFERENCE, SOLID
 
 if TYPE_CHECKING:
-    from mdlzip.quantised.units import UnitDecoder
+    from mdlzip.quantised.unit_decoder import UnitDecoder
 
 _BATCH_UNITS = 64  # decoded together, if their streams are whole
 _NEEDED = (Kind.CONFIGURATION, Kind.CONTEXT, Kind.WEIGHTS)

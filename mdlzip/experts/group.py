@@ -1,25 +1,37 @@
-"""A group of chunks through the experts: symbols and the network's logit gaps <-> bytes.
+"""A unit of chunks through the experts: symbols and the network's logit gaps <-> bytes.
 
-The order of coding is that of docs/format.md: position by position, and at each position chunk by
-chunk. So one step codes one symbol of every chunk that has not ended, with what `gaps` the network
-has for them. Groups know nothing of one another but the `Known` they start from.
+The order of coding is that of docs/format-data.md: round by round, in each position by position,
+and at each position chunk by chunk. So one step codes one symbol of every chunk of the round that
+has not ended, with what `gaps` the network has for them. Units know nothing of one another but the
+`Known` they start from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mdlzip.coding.binary_coder import PENDING, POSITION, finish, new_decoder, new_encoder
 from mdlzip.errors import CorruptArchive, UsageError
-from mdlzip.experts.kernel import SPENT_FIELDS, code_step
-from mdlzip.experts.state import FILL, WORK_ROWS, WORK_WIDTH, Memory, Symbols, new_lanes
+from mdlzip.experts.kernel import SPENT_FIELDS, code_rows
+from mdlzip.experts.state import (
+    CHUNK_BYTES,
+    CHUNK_FIELDS,
+    FILL,
+    WORK_ROWS,
+    WORK_WIDTH,
+    Memory,
+    Symbols,
+    new_lanes,
+)
 from mdlzip.experts.tables import N_INPUTS, N_RECORDS, N_TREES, tables
 from mdlzip.limits import MAX_KNOWN_PLACES
 
 _BYTES_PER_SYMBOL = 36  # 13 decisions of at most 18 bits, and what a flush needs
 _FLUSH_BYTES = 64
+_CALL_SYMBOLS = 1 << 14  # some 50 ms
 _NO_COSTS = np.zeros(0, np.float32)
 
 
@@ -36,11 +48,13 @@ class Known:
 
 
 class GroupCoder:
-    """Codes one group, a step at a time; `stream` None for an encoder.
+    """Codes one unit, some symbols at a time; `stream` None for an encoder.
 
     counts: int32, logit gap -> count, the network's; a coder without a network gets no gaps and
-    takes all counts as 1. Not for several threads at once. Raises CorruptArchive, or UsageError for
-    an encoder, if that makes more known text than places can be numbered.
+    takes all counts as 1. lane_chunks: how many chunks follow one another in a lane; of two chunks
+    of a lane the first must be coded before the second begins. Not for several threads at once.
+    Raises CorruptArchive, or UsageError for an encoder, if that makes more known text than places
+    can be numbered.
     """
 
     def __init__(
@@ -51,10 +65,12 @@ class GroupCoder:
         n_chunks: int,
         chunk_size: int,
         stream: bytes | None = None,
+        *,
+        lane_chunks: int = 1,
     ) -> None:
         size = len(symbols.place)
         self._symbols, self._counts, self._memory = symbols, counts, known.memory
-        self._start = len(known.text)
+        self._start, self._room = len(known.text), chunk_size
         self._decoding = stream is not None
         places = self._start + n_chunks * chunk_size
         if places >= MAX_KNOWN_PLACES:
@@ -62,8 +78,10 @@ class GroupCoder:
             raise wrong(f"known text of {places} places: must be fewer than {MAX_KNOWN_PLACES}")
         self.known_text = np.full(places, -1, np.int16)
         self.known_text[: self._start] = known.text
-        self._lanes = new_lanes(n_chunks)
-        self.texts = np.zeros((n_chunks, chunk_size), np.uint8)
+        self.lane_chunks = min(lane_chunks, max(n_chunks, 1))
+        self._lanes = new_lanes(-(-n_chunks // self.lane_chunks))
+        self._texts = np.zeros(n_chunks * chunk_size, np.uint8)
+        self._chunks = np.zeros((n_chunks, CHUNK_FIELDS), np.int64)
         self.spent = np.zeros(SPENT_FIELDS, np.int64)  # decisions, guesses, right guesses
         self._scratch = (
             np.zeros(N_RECORDS + N_TREES, np.uint64),  # keys of the contexts
@@ -76,33 +94,80 @@ class GroupCoder:
         self._coder = new_decoder(self._stream) if self._decoding else new_encoder()
 
     def step(
-        self,
-        rows: np.ndarray,
-        gaps: np.ndarray | None,
-        ranks: np.ndarray | None = None,
-        costs: np.ndarray = _NO_COSTS,
+        self, rows: np.ndarray, gaps: np.ndarray | None, ranks: np.ndarray | None = None
     ) -> np.ndarray:
         """Code one symbol of each of the chunks `rows`, int64 (R,), ascending.
 
         gaps: uint16 (R, V), by place in `Vocabulary.symbols`, or None. ranks: int64 (R,), what to
-        encode; costs: float32 (R,), filled with the bits of each. Returns the ranks. Raises
-        CorruptArchive for a symbol that goes beyond its chunk.
+        encode. Returns the ranks. Raises CorruptArchive for a symbol that goes beyond its chunk.
         """
-        if self._decoding:
+        if ranks is None:
             ranks = np.zeros(len(rows), np.int64)
-        else:
-            assert ranks is not None
-            self._make_room(len(rows))
+        at = np.arange(len(rows))
+        full = np.full(len(rows), self._room, np.int64)
+        self._code(rows, full, at, at + 1, ranks, self._no_gaps if gaps is None else gaps)
+        return ranks
+
+    def encode(
+        self,
+        rows: np.ndarray,
+        ranks: np.ndarray,
+        counts: np.ndarray,
+        costs: np.ndarray = _NO_COSTS,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Encode the chunks `rows` without a network, one symbol of each in turn.
+
+        ranks: int64, counts[r] of row r, one row after the other; costs: float32, filled with the
+        bits of each. check: called several times a second, and may raise.
+        """
+        last = np.cumsum(counts)
+        at, full = last - counts, np.full(len(rows), self._room, np.int64)
+        while (at < last).any():
+            check()
+            ends = np.minimum(at + self._at_a_time(rows), last)
+            self._code(rows, full, at, ends, ranks, self._no_gaps, costs)
+
+    def decode(
+        self, rows: np.ndarray, sizes: np.ndarray, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Decode the chunks `rows` without a network, until row r holds sizes[r] bytes.
+
+        check: as for `encode`. Raises CorruptArchive for a symbol that goes beyond its chunk.
+        """
+        n = self._at_a_time(rows)
+        ranks = np.zeros(len(rows) * n, np.int64)
+        while (self._chunks[rows, CHUNK_BYTES] < sizes).any():
+            check()
+            at = np.arange(len(rows)) * n
+            self._code(rows, sizes, at, at + n, ranks, self._no_gaps)
+
+    def _at_a_time(self, rows: np.ndarray) -> int:
+        """Symbols of each row in one call of the kernel, which nothing interrupts."""
+        return min(max(1, _CALL_SYMBOLS // max(len(rows), 1)), self._room)
+
+    def _code(
+        self,
+        rows: np.ndarray,
+        sizes: np.ndarray,
+        at: np.ndarray,
+        ends: np.ndarray,
+        ranks: np.ndarray,
+        gaps: np.ndarray,
+        costs: np.ndarray = _NO_COSTS,
+    ) -> None:
+        if not self._decoding:
+            self._make_room(int((ends - at).sum()))
         memory, order = self._memory, self._symbols
-        bad = code_step(
+        bad = code_rows(
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
-            *self._scratch, self.spent, self._lanes, self.known_text, self.texts, self._start,
-            order.strings, order.lengths, order.place, self._coder, self._stream, self._decoding,
-            self._no_gaps if gaps is None else gaps, self._counts, rows, ranks, costs,
+            *self._scratch, self.spent, self._lanes, self.lane_chunks, self._chunks,
+            self.known_text, self._texts, self._start, self._room, order.strings, order.lengths,
+            order.place, self._coder, self._stream, self._decoding, gaps, self._counts, rows,
+            sizes, at, ends, ranks, costs,
         )  # fmt: skip
         if bad >= 0:
             raise CorruptArchive(f"chunk {rows[bad]}: a symbol goes beyond its chunk")
-        return ranks
 
     def _make_room(self, n: int) -> None:
         position = int(self._coder[POSITION] + self._coder[PENDING])
@@ -124,7 +189,15 @@ class GroupCoder:
 
     def fill(self) -> np.ndarray:
         """int64 (B,): bytes of each chunk so far."""
-        return self._lanes[:, FILL]
+        return self._chunks[:, CHUNK_BYTES]
+
+    def text(self) -> bytes:
+        """The bytes of all chunks so far; they must have been coded as far as they go."""
+        width = self.lane_chunks * self._room
+        fill = self._lanes[:, FILL].tolist()
+        return b"".join(
+            self._texts[i * width : i * width + n].tobytes() for i, n in enumerate(fill)
+        )
 
     def after(self) -> Known:
         """What later groups may know once this one has ended."""

@@ -38,9 +38,9 @@ from mdlzip.experts.slots import (
 )
 from mdlzip.experts.state import (
     BUCKET,
-    FILL,
+    CHUNK_BYTES,
+    CHUNK_SYMBOLS,
     LAST_8,
-    N_SYMBOLS,
     NODE,
     RECORD,
     SETS,
@@ -66,16 +66,16 @@ def network_odds(t: Array, yes: Int, total: Int) -> Int:
 def code_symbol(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
     inputs: Array, sums: Array, spent: Array, lanes: Array, b: Int, known: Array, texts: Array,
-    coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
+    base: Int, coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
 ) -> Int:  # fmt: skip
-    """Code the symbol of one chunk and let all but its lane learn it; returns it.
+    """Code the next symbol of lane `b` and let all but the lane learn it; returns it.
 
     best: the network's likeliest rank; symbol: the rank to code, or anything when decoding.
     """
     size = sums.shape[0] - 1
     total = sums[size]
     last = np.int64(lanes[b, LAST_8] & 255)
-    context_keys(lanes, b, texts, keys)
+    context_keys(lanes, b, texts, base, keys)
     look_up(records, keys, work)
     matches = expect(lanes, b, known, work)
     match_key(lanes, b, work, keys)
@@ -167,36 +167,52 @@ def spent_bits(coder: Array) -> Any:
 
 
 @bare
-def code_step(
+def code_rows(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
     keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
-    lanes: Array, known: Array, texts: Array, start: Int,
-    strings: Array, lengths: Array, place: Array, coder: Array, stream: Array, decoding: bool,
-    gaps: Array, counts: Array, rows: Array, symbols: Array, costs: Array,
+    lanes: Array, lane_chunks: Int, chunks: Array, known: Array, texts: Array, start: Int,
+    room: Int, strings: Array, lengths: Array, place: Array, coder: Array, stream: Array,
+    decoding: bool, gaps: Array, counts: Array, rows: Array, sizes: Array, at: Array, ends: Array,
+    symbols: Array, costs: Array,
 ) -> Int:  # fmt: skip
-    """The next symbol of the chunks `rows`, in this order; -1, or the row whose symbol did not fit.
+    """Symbols of the chunks `rows`: one of each in this order, then the next one of each, ...
 
-    gaps: uint16 (R, V), of the network, by place; (0, V) for no network; counts: int32, gap ->
-    count; symbols: int64 (R,), ranks, read or filled; start: where chunk 0 stands in `known`.
-    costs: float32 (R,), filled with the bits that each symbol takes when encoding; (0,) for none.
+    A row ends when its chunk holds sizes[r] bytes, or at[r] is ends[r]. symbols: int64, ranks, read
+    or filled from at[r] on, which moves along. gaps: uint16 (R, V), of the network, by place, for a
+    single symbol of each row; (0, V) for no network; counts: int32, gap -> count. chunks:
+    int64 (chunks of the unit, CHUNK_FIELDS); start: where chunk 0 stands in `known`. costs:
+    float32, filled like `symbols` with the bits that each takes when encoding; (0,) for none.
+    Returns -1, or the row whose symbol did not fit.
     """
-    room = texts.shape[1]
     best = np.int64(0)
-    for r in range(rows.shape[0]):
-        b = rows[r]
-        if gaps.shape[0] > 0:
-            best = sum_counts(gaps, r, counts, place, sums)
-        before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
-        symbol = code_symbol(
-            t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
-            texts, coder, stream, decoding, best, symbols[r],
-        )  # fmt: skip
-        symbols[r] = symbol
-        if costs.shape[0] > 0:
-            costs[r] = np.float32(spent_bits(coder) - before)
-        if lanes[b, FILL] + lengths[symbol] > room:
-            return r
-        here = start + b * room + lanes[b, N_SYMBOLS]
-        take_symbol(lanes, b, texts, known, here, symbol, strings, lengths[symbol])
-        follow_matches(lanes, b, known, room, here + 1, work, symbol, heads)
+    going = True
+    while going:
+        going = False
+        for r in range(rows.shape[0]):
+            chunk, i = rows[r], at[r]
+            if i >= ends[r] or chunks[chunk, CHUNK_BYTES] >= sizes[r]:
+                continue
+            going = True
+            b = chunk // lane_chunks
+            base = b * lane_chunks * room
+            if gaps.shape[0] > 0:
+                best = sum_counts(gaps, r, counts, place, sums)
+            before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
+            symbol = code_symbol(
+                t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
+                texts, base, coder, stream, decoding, best, symbols[i],
+            )  # fmt: skip
+            symbols[i] = symbol
+            if costs.shape[0] > 0:
+                costs[i] = np.float32(spent_bits(coder) - before)
+            length = np.int64(lengths[symbol])
+            if chunks[chunk, CHUNK_BYTES] + length > room:
+                return r
+            here = start + chunk * room + chunks[chunk, CHUNK_SYMBOLS]
+            take_symbol(lanes, b, texts, base, known, here, symbol, strings, length)
+            at[r] = i + 1
+            chunks[chunk, CHUNK_BYTES] += length
+            chunks[chunk, CHUNK_SYMBOLS] += 1
+            n = chunks[chunk, CHUNK_SYMBOLS]
+            follow_matches(lanes, b, known, room, here + 1, n, work, symbol, heads)
     return -1

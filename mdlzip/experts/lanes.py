@@ -1,6 +1,7 @@
-"""What a chunk's own past says: keys of contexts, and places where the same passage stood before.
+"""What a lane's own past says: keys of contexts, and places where the same passage stood before.
 
-A lane is the int64 row of one chunk, its fields named in `state`. The known text is one array of
+A lane codes consecutive chunks one after the other, and is an int64 row whose fields are named in
+`state`. The known text is one array of
 ranks, int16: chunk c has places c * room to c * room + room - 1, -1 where nothing is known.
 """
 
@@ -25,7 +26,6 @@ from mdlzip.experts.state import (
     MATCH,
     MATCH_FIELDS,
     MISSES,
-    N_SYMBOLS,
     POINTER,
     SYMBOL_1,
     SYMBOL_2,
@@ -43,17 +43,18 @@ MOST_MISSES = 8
 
 
 @inlined
-def context_keys(lanes: Array, b: Int, texts: Array, keys: Array) -> None:
+def context_keys(lanes: Array, b: Int, texts: Array, base: Int, keys: Array) -> None:
     """Fill keys, uint64: those of the records, then those of the trees, except the last.
 
-    texts: uint8 (B, room), the chunks' bytes.
+    texts: uint8, the bytes of all lanes, those of this one from place `base` on.
     """
     h = np.uint64(lanes[b, LAST_8])
     last = h & np.uint64(0xFF)
     above = np.uint64(0)
     place = lanes[b, LINE_BEFORE] + lanes[b, COLUMN]
     if lanes[b, LINE] > 0 and place + 1 < lanes[b, LINE]:
-        above = np.uint64(65536 + 256 * np.int64(texts[b, place]) + np.int64(texts[b, place + 1]))
+        place += base
+        above = np.uint64(65536 + 256 * np.int64(texts[place]) + np.int64(texts[place + 1]))
     keys[0] = h & np.uint64(0xFFFF)
     keys[1] = h & np.uint64(0xFFFFFF)
     keys[2] = h & np.uint64(0xFFFFFFFF)
@@ -132,17 +133,16 @@ def take_byte(lanes: Array, b: Int, c: Int) -> None:
 
 @inlined
 def take_symbol(
-    lanes: Array, b: Int, texts: Array, known: Array, place: Int, symbol: Int, strings: Array,
-    length: Int,
+    lanes: Array, b: Int, texts: Array, base: Int, known: Array, place: Int, symbol: Int,
+    strings: Array, length: Int,
 ) -> None:  # fmt: skip
-    """Append a symbol to a lane, its bytes to the chunk's text, its rank to the known text."""
+    """Append a symbol to a lane, its bytes to the lane's text, its rank to the known text."""
     known[place] = symbol
-    lanes[b, N_SYMBOLS] += 1
     lanes[b, SYMBOL_2] = lanes[b, SYMBOL_1]
     lanes[b, SYMBOL_1] = symbol + 1
     for i in range(length):
         c = np.int64(strings[symbol, i])
-        texts[b, lanes[b, FILL]] = c
+        texts[base + lanes[b, FILL]] = c
         take_byte(lanes, b, c)
 
 
@@ -164,12 +164,13 @@ def length_level(length: Int) -> Int:
 
 @inlined
 def follow_matches(
-    lanes: Array, b: Int, known: Array, room: Int, here: Int, work: Array, symbol: Int, heads: Array
-) -> None:
+    lanes: Array, b: Int, known: Array, room: Int, here: Int, n_symbols: Int, work: Array,
+    symbol: Int, heads: Array,
+) -> None:  # fmt: skip
     """Move the matches on past `symbol`, which now stands before place `here`; look for new ones.
 
-    work[EXPECTED]: the symbol that each match expected, or -1. A hash may lead to other text, so
-    symbols are compared, at most MOST_VERIFIED of them.
+    n_symbols: of the chunk so far. work[EXPECTED]: the symbol that each match expected, or -1. A
+    hash may lead to other text, so symbols are compared, at most MOST_VERIFIED of them.
     """
     for m in range(N_MATCHES):
         at = MATCH + MATCH_FIELDS * m
@@ -198,7 +199,7 @@ def follow_matches(
         length = lanes[b, at + LENGTH]
         if candidate <= 0 or candidate == pointer or (pointer >= 0 and length >= KEPT_LENGTH[m]):
             continue
-        n, most = np.int64(0), min(lanes[b, N_SYMBOLS], candidate, MOST_VERIFIED)
+        n, most = np.int64(0), min(n_symbols, candidate, MOST_VERIFIED)
         while n < most and known[candidate - 1 - n] == known[here - 1 - n]:
             n += 1
         if n > length or (n == length and n > 0 and m == 1):

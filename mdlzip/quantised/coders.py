@@ -6,6 +6,7 @@ and returned as places in `Vocabulary.symbols`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from mdlzip.quantised.prepared import count_table
 from mdlzip.symbols.context import CHUNK, Context
 from mdlzip.symbols.vocabulary import Vocabulary
 
+Check: TypeAlias = Callable[[], None]
 Gaps: TypeAlias = np.ndarray | None
 """uint16 (B, T, V) from a predictor; None without a network."""
 
@@ -41,6 +43,12 @@ class Look(NamedTuple):
     def values(self) -> np.ndarray | None:
         """The gaps themselves, uint16 (n, V)."""
         return None if self.gaps is None else self.gaps[self.rows, self.t]
+
+
+def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Places start, start + 1 ... of counts[i] each, one run after the other; int64."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 class UnitCoder(Protocol):
@@ -98,6 +106,16 @@ class Experts:
         """See `UnitCoder`."""
         return self.symbols.place[self.group.step(chunks, look.values())]
 
+    def encode_alone(
+        self, chunks: np.ndarray, places: np.ndarray, counts: np.ndarray, check: Check
+    ) -> None:
+        """All symbols of the chunks of a round, without a network; places: chunk by chunk."""
+        self.group.encode(chunks, self.symbols.rank_of_place[places], counts, check=check)
+
+    def decode_alone(self, chunks: np.ndarray, sizes: np.ndarray, check: Check) -> None:
+        """All symbols of the chunks of a round, without a network."""
+        self.group.decode(chunks, sizes, check)
+
     def finish(self) -> bytes:
         """See `UnitCoder`."""
         return self.group.finish()
@@ -117,14 +135,15 @@ class Priced(Experts):
     def __init__(self, coder: Experts, counts: np.ndarray) -> None:
         super().__init__(coder.group, coder.symbols)
         self.bits = np.zeros(int(counts.sum()), np.float32)
-        self._next = np.cumsum(counts) - counts
+        self._ends = np.cumsum(counts)
 
-    def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
-        """See `UnitCoder`."""
-        costs = np.empty(len(chunks), np.float32)
-        self.group.step(chunks, look.values(), self.symbols.rank_of_place[places], costs)
-        self.bits[self._next[chunks]] = costs
-        self._next[chunks] += 1
+    def encode_alone(
+        self, chunks: np.ndarray, places: np.ndarray, counts: np.ndarray, check: Check
+    ) -> None:
+        """See `Experts`."""
+        costs = np.empty(len(places), np.float32)
+        self.group.encode(chunks, self.symbols.rank_of_place[places], counts, costs, check)
+        self.bits[spread(self._ends[chunks] - counts, counts)] = costs
 
 
 class Coders:
@@ -157,5 +176,13 @@ class Coders:
         data = None if stream is None else bytes(stream)
         if data and not data[-1]:
             raise CorruptArchive("coded unit: ends in a zero byte, which is never written")
-        group = GroupCoder(self._symbols, self._counts, known, n_chunks, self._chunk_size, data)
+        group = GroupCoder(
+            self._symbols,
+            self._counts,
+            known,
+            n_chunks,
+            self._chunk_size,
+            data,
+            lane_chunks=self.context.lane_chunks,
+        )
         return Experts(group, self._symbols)

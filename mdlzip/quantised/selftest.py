@@ -14,7 +14,8 @@ from mdlzip.quantised.coders import Strict
 from mdlzip.quantised.cuts import pack_cut
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
-from mdlzip.quantised.units import UnitDecoder, encode_chunks
+from mdlzip.quantised.unit_decoder import UnitDecoder
+from mdlzip.quantised.unit_work import encode_chunks
 from mdlzip.quantised.workers import one_thread_each
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokenise import cut_group

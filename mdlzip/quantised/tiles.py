@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.errors import CorruptArchive
 from mdlzip.quantised.coders import Gaps, Look, UnitCoder
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
@@ -42,7 +42,7 @@ class DecodeTile:
 
     def __init__(
         self,
-        predictor: Predictor | None,
+        predictor: Predictor,
         vocabulary: Vocabulary,
         room: int,
         segments: list[Segment],
@@ -54,7 +54,7 @@ class DecodeTile:
         self.out, self.fill = np.zeros((n, room), np.uint8), np.zeros(n, np.int64)
         self._lines = np.arange(n)  # the chunk of each line of the state
         self._previous = np.full((n, 1), START_SYMBOL, np.int16)
-        self._state = predictor.new_state(n) if predictor else None
+        self._state = predictor.new_state(n)
         self._gaps: Gaps = None
         self._unfinished = self._sizes > 0
 
@@ -66,15 +66,11 @@ class DecodeTile:
     def look(self) -> None:
         """Predict the next symbol of every chunk; may run while other tiles code."""
         if np.count_nonzero(self._unfinished) < _LEAST_FILL * len(self._lines):
-            if self._predictor:
-                assert self._state is not None
-                self._predictor.narrow(self._state, self._unfinished)
+            self._predictor.narrow(self._state, self._unfinished)
             self._lines = self._lines[self._unfinished]
             self._previous = self._previous[self._unfinished]
             self._unfinished = np.ones(len(self._lines), bool)
-        if self._predictor:
-            assert self._state is not None
-            self._gaps = self._predictor.forward(self._previous, self._state)
+        self._gaps = self._predictor.forward(self._previous, self._state)
 
     def code(self) -> None:
         """Decode them. Raises CorruptArchive."""
@@ -97,13 +93,12 @@ class EncodeTile:
     """Encodes a symbol of every chunk that has one left at each `look` and `code`.
 
     chunks: int64 (B,), numbers in the unit; symbols: int16 (B, T), anything behind the end; counts:
-    int64 (B,), symbols of each; span: positions of one look. Raises ExportRefused for a byte
-    outside the network's alphabet.
+    int64 (B,), symbols of each, all in use; span: positions of one look.
     """
 
     def __init__(
         self,
-        predictor: Predictor | None,
+        predictor: Predictor,
         vocabulary: Vocabulary,
         coder: UnitCoder,
         chunks: np.ndarray,
@@ -113,13 +108,10 @@ class EncodeTile:
     ) -> None:
         places = vocabulary.ranks[symbols]
         places[np.arange(symbols.shape[1]) >= counts[:, None]] = 0
-        if places.min(initial=0) < 0:
-            value = symbols[places < 0][0]
-            raise ExportRefused(f"byte value {value} is not in the alphabet of the network")
         self._places = np.ascontiguousarray(places.T)
         self._predictor, self._coder, self._chunks, self._counts = predictor, coder, chunks, counts
-        self._previous = shifted(symbols) if predictor else None
-        self._state = predictor.new_state(len(chunks)) if predictor else None
+        self._previous = shifted(symbols)
+        self._state = predictor.new_state(len(chunks))
         self._gaps: Gaps = None
         self._t, self._span = 0, span
 
@@ -130,8 +122,7 @@ class EncodeTile:
 
     def look(self) -> None:
         """Predict, if what the last call predicted is coded; may run while other tiles code."""
-        if self._predictor and self._t % self._span == 0:
-            assert self._state is not None and self._previous is not None
+        if self._t % self._span == 0:
             previous = self._previous[:, self._t : self._t + self._span]
             self._gaps = self._predictor.forward(np.ascontiguousarray(previous), self._state)
 

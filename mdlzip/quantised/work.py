@@ -39,6 +39,7 @@ def decode_operations(config: NetworkConfig, layout: Layout, context: Context = 
     tiles = -(-layout.n_chunks // max(DECODE_TILE_CHUNKS, layout.group_chunks))
     if context.mode == SOLID:
         tiles += len(context.waves)
+    tiles *= Units(layout, context).most_rounds()
     ring = min(window_of(config, layout.chunk_size), positions)
     attention = config.n_layers * ring * (2 * config.d_model + 16 * config.n_heads)
     each = n_cells(config) + _PER_ATTENTION * attention

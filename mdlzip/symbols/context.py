@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from mdlzip.limits import MAX_TABLE_BITS, MIN_TABLE_BITS
+from mdlzip.limits import MAX_GROUP_CHUNKS, MAX_TABLE_BITS, MIN_TABLE_BITS
 from mdlzip.symbols.layout import Layout
 
 CHUNK, GROUP, REFERENCE, SOLID = "chunk", "group", "reference", "solid"
@@ -23,13 +23,16 @@ class Context:
 
     mode: "chunk": the chunk's own past; "group": that of its group, too; "reference": the groups
     `references` (ascending numbers) as well; "solid": all groups before, in waves of so many
-    groups each. table_bits: log2 of the experts' buckets, records and heads; unused by "chunk".
+    groups each. table_bits: log2 of the experts' buckets, records and heads. lane_chunks: how many
+    consecutive chunks of a unit one lane of the experts codes, one after the other. "chunk" uses
+    neither.
     """
 
     mode: str = CHUNK
     table_bits: tuple[int, int, int] = (MIN_TABLE_BITS,) * 3
     references: tuple[int, ...] = ()
     waves: tuple[int, ...] = ()
+    lane_chunks: int = 1
 
     @property
     def table_bytes(self) -> int:
@@ -41,6 +44,8 @@ class Context:
         """Why this cannot be the context of a file that is cut like `layout`, or None."""
         if not all(MIN_TABLE_BITS <= bits <= MAX_TABLE_BITS for bits in self.table_bits):
             return f"tables of 2**{self.table_bits} entries are not allowed"
+        if not 1 <= self.lane_chunks <= MAX_GROUP_CHUNKS:
+            return f"lanes of {self.lane_chunks} chunks are not allowed"
         if self.mode == REFERENCE:
             steps = zip(self.references, self.references[1:], strict=False)
             if not self.references or any(a >= b for a, b in steps):
@@ -104,6 +109,11 @@ class Units:
         group = min(self.layout.group_bytes, self.layout.total_bytes)
         most = {REFERENCE: len(self._references), SOLID: max(self.context.waves, default=0)}
         return min(group * most.get(self.context.mode, 1), self.layout.total_bytes)
+
+    def most_rounds(self) -> int:
+        """Most chunks that follow one another in a lane."""
+        chunks = -(-self.most_bytes() // self.layout.chunk_size)
+        return max(1, min(self.context.lane_chunks, chunks))
 
     def known_bytes(self) -> int:
         """Bytes of the text that is known, at most, before a unit begins."""

@@ -153,7 +153,7 @@ def context_cases() -> dict[str, Case]:
             {
                 "network": family_network(tiny, TEXT[:700]),
                 "layout": Layout(700, 64, 4),
-                "context": Context(GROUP, (8, 8, 8)),
+                "context": Context(GROUP, (8, 8, 8), lane_chunks=3),
             },
         ),
         "learned-reference": (
@@ -161,7 +161,7 @@ def context_cases() -> dict[str, Case]:
             {
                 "network": merging_network(tiny, log),
                 "layout": Layout(len(log), 128, 2),
-                "context": Context(REFERENCE, (9, 10, 8), references=(1, 4)),
+                "context": Context(REFERENCE, (9, 10, 8), references=(1, 4), lane_chunks=2),
             },
         ),
         "learned-solid": (
@@ -177,7 +177,7 @@ def context_cases() -> dict[str, Case]:
             {
                 "network": no_network(log),
                 "layout": Layout(len(log), 160, 2),
-                "context": Context(SOLID, (10, 12, 10), waves=(2, 3)),
+                "context": Context(SOLID, (10, 12, 10), waves=(2, 3), lane_chunks=65536),
             },
         ),
     }
@@ -239,7 +239,7 @@ def trained_cases() -> dict[str, Case]:
         "trained-merges": (licence(), trained(900, 512, "train.merge_count=4.0")),
         "trained-16k": (access_log(50_000), trained(600, 16384, "train.merge_count=40.0")),
         "trained-solid": (
-            access_log(7000),
+            access_log(20_000),
             trained(300, 512, "train.merge_count=8.0", context=SOLID, group_chunks=1),
         ),
     }

@@ -21,7 +21,7 @@ from mdlzip.quantised import selftest
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.reorder import like_next_to_like
-from mdlzip.quantised.units import UnitDecoder
+from mdlzip.quantised.unit_decoder import UnitDecoder
 from mdlzip.symbols.context import GROUP, MODES, REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.learn import learn_merges

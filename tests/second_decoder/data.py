@@ -64,13 +64,14 @@ def decode_units(
         cuts = [read_cut(fields, predictor, g) for g in groups]
         stream = fields.take(fields.left())
         if context is None:
-            yield decode_unit(predictor, RangeDecoder(stream), groups, cuts)
+            yield decode_unit(predictor, RangeDecoder(stream), groups, cuts, 1)
             continue
         before = known or Memory(context.bits)
         if known and context.mode == REFERENCE:
             before = known.copy()
-        coder = Experts(strings, size, stream, sum(map(len, cuts)), before)
-        yield decode_unit(predictor, coder, groups, cuts)
+        n = sum(map(len, cuts))
+        coder = Experts(strings, size, stream, n, context.lane, before)
+        yield decode_unit(predictor, coder, groups, cuts, context.lane)
         if context.mode == SOLID or (context.mode == REFERENCE and not known):
             known = coder
 
@@ -91,21 +92,24 @@ def decode_unit(
     coder: RangeDecoder | Experts,
     groups: list[int],
     cuts: list[list[int]],
+    lane: int,
 ) -> bytes:
     """The bytes of a unit; groups: bytes of each group; cuts: how its chunks end."""
     model, ends = predictor.m, list(chain(*cuts))
     chunks = [bytearray() for _ in ends]
-    alive, before = list(range(len(ends))), [256] * len(ends)
-    predictor.start(len(ends))
-    while alive:
-        ranks = coder.symbols(alive, predictor.counts(before))
-        for chunk, rank in zip(alive, ranks, strict=True):
-            chunks[chunk] += model.strings[rank]
-            require(len(chunks[chunk]) <= model.chunk_size, "group: a chunk is too long")
-        rows = [j for j, chunk in enumerate(alive) if len(chunks[chunk]) < ends[chunk]]
-        before = [model.in_use[ranks[j]] for j in rows]
-        alive = [alive[j] for j in rows]
-        predictor.keep(rows)
+    for first in range(min(lane, len(ends))):
+        alive = list(range(first, len(ends), lane))
+        before = [256] * len(alive)
+        predictor.start(len(alive))
+        while alive:
+            ranks = coder.symbols(alive, predictor.counts(before))
+            for chunk, rank in zip(alive, ranks, strict=True):
+                chunks[chunk] += model.strings[rank]
+                require(len(chunks[chunk]) <= model.chunk_size, "group: a chunk is too long")
+            rows = [j for j, chunk in enumerate(alive) if len(chunks[chunk]) < ends[chunk]]
+            before = [model.in_use[ranks[j]] for j in rows]
+            alive = [alive[j] for j in rows]
+            predictor.keep(rows)
     coder.end()
     first = 0
     for g, cut in zip(groups, cuts, strict=True):

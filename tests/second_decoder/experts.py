@@ -142,10 +142,10 @@ def remember(record: list, s: int) -> None:
 
 
 class Lane:
-    """What is kept of one chunk. A match is a pointer (or None), a length, misses."""
+    """What is kept of the chunks of a lane. A match is a pointer (or None), a length, misses."""
 
     def __init__(self) -> None:
-        self.bytes, self.n_symbols, self.symbol1, self.symbol2 = bytearray(), 0, 0, 0
+        self.bytes, self.symbol1, self.symbol2 = bytearray(), 0, 0
         self.before8 = self.last8 = self.word = self.lastword = 0
         self.line = self.linebefore = self.column = self.field = self.fieldhash = self.key = 0
         self.matches: list[list] = [[None, 0, 0], [None, 0, 0]]
@@ -192,16 +192,23 @@ class Experts:
     """Decodes the symbols of a unit; before: of the unit that it builds on, which it uses up."""
 
     def __init__(
-        self, strings: list[bytes], size: int, stream: bytes, n: int, before: "Experts | Memory"
+        self,
+        strings: list[bytes],
+        size: int,
+        stream: bytes,
+        n: int,
+        lane: int,
+        before: "Experts | Memory",
     ) -> None:
-        """strings: by rank of the model; n: chunks, of at most `size` bytes."""
+        """strings: by rank of the model; n: chunks, of at most `size` bytes; lane: of each lane."""
         self.order = sorted(range(len(strings)), key=strings.__getitem__)
         self.strings, self.size = [strings[i] for i in self.order], size
         known = before.known if isinstance(before, Experts) else []
         self.memory = before.memory if isinstance(before, Experts) else before
         self.start, self.known = len(known), known + [-1] * (n * size)
         require(len(self.known) < 1 << 31, "known text: too long")
-        self.lanes, self.stream = [Lane() for _ in range(n)], BinaryDecoder(stream, "coded stream")
+        self.lane, self.lanes, self.n_symbols = lane, [Lane() for _ in range(0, n, lane)], [0] * n
+        self.stream = BinaryDecoder(stream, "coded stream")
         self.end = self.stream.end
 
     def copy(self) -> "Experts":
@@ -217,7 +224,7 @@ class Experts:
 
     def symbol(self, chunk: int, counts: list[int]) -> int:
         """The next symbol of a chunk, as a rank of the experts."""
-        lane, memory, sums = self.lanes[chunk], self.memory, [0, *accumulate(counts)]
+        lane, memory, sums = self.lanes[chunk // self.lane], self.memory, [0, *accumulate(counts)]
         keys, records, entries = lane.keys(), [], []
         for key in keys[:10]:
             records.append(memory.record(key))
@@ -242,7 +249,9 @@ class Experts:
             s = self.descend(guess, counts, sums, saying, hoped, levels, state, tree_keys, last)
         for record in records:
             remember(record, s)
-        self.take(lane, self.start + chunk * self.size + lane.n_symbols, s, expected)
+        self.n_symbols[chunk] += 1
+        n = self.n_symbols[chunk]
+        self.take(lane, n, self.start + chunk * self.size + n - 1, s, expected)
         return s
 
     def guess(self, counts, total, entries, expected, levels) -> int:
@@ -355,10 +364,10 @@ class Experts:
                 weights[j] = signed(weights[j] + change)
         return bit
 
-    def take(self, lane: Lane, q: int, s: int, expected: list[int]) -> None:
-        """Rank s, which is at place q, becomes known."""
+    def take(self, lane: Lane, symbols: int, q: int, s: int, expected: list[int]) -> None:
+        """Rank s, which is at place q, becomes known; symbols: of the chunk, this one included."""
         self.known[q], q = s, q + 1
-        lane.n_symbols, lane.symbol2, lane.symbol1 = lane.n_symbols + 1, lane.symbol1, s + 1
+        lane.symbol2, lane.symbol1 = lane.symbol1, s + 1
         for c in self.strings[s]:
             lane.take(c)
         for m, match in enumerate(lane.matches):
@@ -374,7 +383,7 @@ class Experts:
             held = match[0] is not None and match[1] >= KEPT_LENGTH[m]
             if c == 0 or c == match[0] or held:
                 continue
-            n, most = 0, min(lane.n_symbols, c, 32)
+            n, most = 0, min(symbols, c, 32)
             while n < most and self.known[c - 1 - n] == self.known[q - 1 - n]:
                 n += 1
             c = self.next_place(c)

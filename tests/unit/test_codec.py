@@ -186,7 +186,7 @@ def test_random_access_equals_slices(tmp_path: Path, method: str) -> None:
 def test_random_access_decodes_only_the_groups_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mdlzip.quantised.units import UnitDecoder
+    from mdlzip.quantised.unit_decoder import UnitDecoder
 
     archive = tmp_path / "a.mdlz"
     archive.write_bytes(make_archive(tmp_path, "learned", compressible(2000)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from zlib import crc32
 
@@ -53,12 +54,19 @@ def run(
     known: Known,
     stream: bytes | None = None,
     seed: int | None = None,
+    lane_chunks: int = 1,
 ) -> tuple[bytes, GroupCoder]:
     """Encode `chunks`, or decode `stream` and compare with them."""
     order = Symbols.of(vocabulary)
-    coder = GroupCoder(order, COUNTS, known, len(chunks), chunk_size, stream)
-    for t in range(max((len(c) for c in chunks), default=0)):
+    coder = GroupCoder(
+        order, COUNTS, known, len(chunks), chunk_size, stream, lane_chunks=lane_chunks
+    )
+    longest = max((len(c) for c in chunks), default=0)
+    for first, t in itertools.product(range(min(lane_chunks, len(chunks))), range(longest)):
         rows = np.array([b for b, c in enumerate(chunks) if len(c) > t])
+        rows = rows[rows % lane_chunks == first]
+        if not len(rows):
+            continue
         ranks = np.array([chunks[b][t] for b in rows])
         gaps = None
         if seed is not None:
@@ -71,7 +79,7 @@ def run(
 
 
 def plain(coder: GroupCoder) -> bytes:
-    return b"".join(text[:n].tobytes() for text, n in zip(coder.texts, coder.fill(), strict=True))
+    return coder.text()
 
 
 @pytest.mark.parametrize("seed", [None, 7], ids=["alone", "with a network"])
@@ -89,6 +97,39 @@ def test_text_comes_back(chunk_size: int, seed: int | None) -> None:
     ):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(encoder.known_text, decoder.known_text)
+
+
+@pytest.mark.parametrize("lane_chunks", [1, 3, 65536])
+def test_all_at_once_is_what_one_by_one_is(lane_chunks: int) -> None:
+    """Without a network whole rounds are coded in one call; small calls change nothing."""
+    data = TEXT[:6000]
+    vocabulary = vocabulary_of(data)
+    chunks = cut(vocabulary, data, 256)
+    stream, coder = run(vocabulary, chunks, 256, nothing_known(), lane_chunks=lane_chunks)
+    _, decoder = run(vocabulary, chunks, 256, nothing_known(), stream, lane_chunks=lane_chunks)
+    assert plain(coder) == plain(decoder) == data
+    order, n = Symbols.of(vocabulary), len(chunks)
+    counts = np.array([len(c) for c in chunks])
+    once = GroupCoder(order, COUNTS, nothing_known(), n, 256, lane_chunks=lane_chunks)
+    again = GroupCoder(order, COUNTS, nothing_known(), n, 256, stream, lane_chunks=lane_chunks)
+    spent = 0.0
+    for first in range(min(lane_chunks, n)):
+        rows = np.arange(first, n, lane_chunks)
+        costs = np.zeros(int(counts[rows].sum()), np.float32)
+        once.encode(rows, np.concatenate([chunks[b] for b in rows]), counts[rows], costs)
+        again.decode(rows, coder.fill()[rows])
+        spent += float(costs.sum())
+    assert once.finish() == stream
+    assert again.text() == data and again.unread_bytes == 0
+    assert abs(spent / 8 - len(stream)) < 8
+
+
+def test_a_lane_goes_on_from_chunk_to_chunk() -> None:
+    """What the chunk before ended with predicts how the next one begins."""
+    vocabulary = vocabulary_of(TEXT)
+    chunks = cut(vocabulary, TEXT, 128)
+    sizes = [len(run(vocabulary, chunks, 128, nothing_known(), lane_chunks=n)[0]) for n in (1, 999)]
+    assert sizes[1] < 0.9 * sizes[0]
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 9, 17, 64, 255, 256, 257, 1000, 2304])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,16 @@ from tests.unit import test_experts as first
 
 
 @pytest.mark.parametrize(
-    ("chunk_size", "seed", "size"), [(512, None, 3000), (512, 3, 1500), (64, 5, 1000)]
+    ("chunk_size", "seed", "size", "lane"),
+    [
+        (512, None, 3000, 1),
+        (512, 3, 1500, 1),
+        (64, 5, 1000, 1),
+        (64, 5, 1000, 3),
+        (64, None, 2000, 99),
+    ],
 )
-def test_both_decoders_agree(chunk_size: int, seed: int | None, size: int) -> None:
+def test_both_decoders_agree(chunk_size: int, seed: int | None, size: int, lane: int) -> None:
     """Twice the same text, so that the second time there are known text and long matches."""
     data = first.TEXT[:size] + first.TEXT[500:900]
     vocabulary = first.vocabulary_of(data)
@@ -22,12 +31,15 @@ def test_both_decoders_agree(chunk_size: int, seed: int | None, size: int) -> No
     chunks = first.cut(vocabulary, data, chunk_size)
     known, before = first.nothing_known(), Memory(first.BITS)
     for _ in range(2):
-        stream, coder = first.run(vocabulary, chunks, chunk_size, known, seed=seed)
+        stream, coder = first.run(
+            vocabulary, chunks, chunk_size, known, seed=seed, lane_chunks=lane
+        )
         known = coder.after()
-        second = Experts(strings, chunk_size, stream, len(chunks), before)
-        for t in range(max(map(len, chunks))):
+        second = Experts(strings, chunk_size, stream, len(chunks), lane, before)
+        longest = max(map(len, chunks))
+        for r, t in itertools.product(range(min(lane, len(chunks))), range(longest)):
             for b, chunk in enumerate(chunks):
-                if t < len(chunk):
+                if b % lane == r and t < len(chunk):
                     counts = [1] * len(strings)
                     if seed is not None:
                         place = order.place

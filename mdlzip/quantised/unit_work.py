@@ -1,0 +1,150 @@
+"""What encoder and decoder of units share: predictor, coders, threads, and the rounds of a unit.
+
+Lanes of the experts may hold several chunks, one after the other. So the chunks of a unit are coded
+in rounds: first those that begin the lanes, then those that follow them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import numpy as np
+import torch
+
+from mdlzip.errors import ExportRefused
+from mdlzip.process.cores import thread_count
+from mdlzip.quantised.coders import Coders, Experts, Look, UnitCoder, spread
+from mdlzip.quantised.device_memory import device_limit, fit_tiles
+from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.quantised.predictor import Predictor
+from mdlzip.quantised.tiles import EncodeTile
+from mdlzip.quantised.turns import Tile, run_in_turn
+from mdlzip.quantised.workers import Workers
+from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
+from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
+
+ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
+_LEAST_SHARED = 32  # chunks of a tile that is one of several in turn
+_ZERO = np.zeros(1, np.int32)
+
+
+class Work:
+    """Predictor and coders of one archive, for encoder and decoder alike."""
+
+    def __init__(
+        self,
+        network: IntegerNetwork | None,
+        vocabulary: Vocabulary,
+        layout: Layout,
+        context: Context,
+        device: str,
+        threads: int | None,
+        memory: int | None = None,
+        tile_chunks: int = DECODE_TILE_CHUNKS,
+    ) -> None:
+        self.layout, self.units, self.vocabulary = layout, Units(layout, context), vocabulary
+        self.context, self.device = context, device
+        self.threads = thread_count(threads)
+        self.tile_chunks, self.call_symbols = tile_chunks, ENCODE_TILE_SYMBOLS
+        if network is not None and network.tensors and torch.device(device).type != "cpu":
+            limit = device_limit(torch.device(device), memory)
+            tiles = fit_tiles(
+                network.shape, layout, vocabulary.n_symbols, threads=self.threads, limit=limit
+            )
+            self.threads, self.tile_chunks = tiles.threads, tiles.chunks
+            self.call_symbols = tiles.symbols
+        self.workers = Workers(self.threads)
+        if context.mode == CHUNK and (network is None or not network.tensors):
+            raise ExportRefused("without a network chunks must know of others")
+        self.coders = Coders(context, vocabulary, layout.chunk_size)
+        self.predictor = None
+        if network is not None and network.tensors:
+            self.predictor = Predictor(
+                network,
+                layout.chunk_size,
+                positions=longest_chunk(layout),
+                device=device,
+                check=lambda: self.workers.check(),
+            )
+        self._load_kernels()
+
+    def _load_kernels(self) -> None:
+        """Here a signal can end that, in a thread it cannot."""
+        coder = Coders(self.context, self.vocabulary, self.layout.chunk_size).new(1)
+        gaps = None
+        if self.predictor:
+            start = np.full((1, 1), START_SYMBOL, np.int16)
+            gaps = self.predictor.forward(start, self.predictor.new_state(1))
+        coder.encode(np.zeros(1, np.int64), Look(gaps, 0, np.zeros(1, np.int64)), _ZERO)
+
+    def is_shared(self, unit: int) -> bool:
+        """Whether all threads work on this unit because others need what it teaches."""
+        return self.context.mode == SOLID or (self.context.mode == REFERENCE and unit == 0)
+
+    def learned(self, coder: UnitCoder, unit: int) -> None:
+        """Keep what later units start from."""
+        if self.is_shared(unit):
+            self.coders.known = cast("Experts", coder).group.after()
+
+    @property
+    def lane_chunks(self) -> int:
+        """How many chunks follow one another in a lane."""
+        return 1 if self.context.mode == CHUNK else self.context.lane_chunks
+
+    def new_coder(self, n_chunks: int, stream: bytes | bytearray | None) -> UnitCoder:
+        """That of a unit; `stream` None for an encoder."""
+        return self.coders.new(n_chunks, stream, last=self.context.mode == SOLID)
+
+
+def rounds(n: int, lane_chunks: int) -> Iterator[np.ndarray]:
+    """The chunks 0 .. n - 1 of a unit that are coded in lockstep, round by round."""
+    for first in range(min(lane_chunks, n)):
+        yield np.arange(first, n, lane_chunks)
+
+
+def shares(chunks: np.ndarray, most: int, threads: int) -> Iterator[np.ndarray]:
+    """`chunks` in shares of at most `most`, if that gives each thread one."""
+    size = min(most, max(-(-len(chunks) // threads), _LEAST_SHARED))
+    for start in range(0, len(chunks), size):
+        yield chunks[start : start + size]
+
+
+def encode_chunks(
+    predictor: Predictor | None,
+    vocabulary: Vocabulary,
+    coder: UnitCoder,
+    flat: np.ndarray,
+    counts: np.ndarray,
+    threads: int = 1,
+    check: Callable[[], None] = lambda: None,
+    *,
+    lane_chunks: int = 1,
+    call_symbols: int = ENCODE_TILE_SYMBOLS,
+) -> None:
+    """Feed all symbols of a unit to `coder`, in coding order.
+
+    flat: int16, its symbols; counts: int64, symbols of each of its chunks; call_symbols: that the
+    predictor is asked for at once. Raises ExportRefused.
+    """
+    starts = np.cumsum(counts) - counts
+    places = vocabulary.ranks[flat]
+    if places.min(initial=0) < 0:
+        value = flat[places < 0][0]
+        raise ExportRefused(f"byte value {value} is not in the alphabet of the network")
+    for chunks in rounds(len(counts), lane_chunks):
+        if predictor is None:
+            own = spread(starts[chunks], counts[chunks])
+            cast("Experts", coder).encode_alone(chunks, places[own], counts[chunks], check)
+            continue
+        tiles = list[Tile]()
+        for share in shares(chunks, DECODE_TILE_CHUNKS, threads):
+            here = counts[share]
+            symbols = np.zeros((len(share), int(here.max())), np.int16)
+            inside = np.arange(symbols.shape[1]) < here[:, None]
+            symbols[inside] = flat[spread(starts[share], here)]
+            span = max(1, call_symbols // len(share))
+            tiles.append(EncodeTile(predictor, vocabulary, coder, share, symbols, here, span))
+        run_in_turn(tiles, threads, check)
