@@ -251,7 +251,7 @@ class Settings:
             "--chunk-size",
             metavar="SIZE",
             help="Bytes that follow one another in a chunk, or auto for what suits the file."
-            " [default: 512, more where that saves much]",
+            " [default: 512; 4096 in the context solid]",
         ),
     ] = None
 

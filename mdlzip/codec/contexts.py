@@ -16,8 +16,11 @@ from mdlzip.symbols.layout import Layout
 REFERENCE_BYTES = 1 << 21  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
-_LANE_BYTES = 4096  # with a network: it predicts for all lanes at once, and many are faster
-_WAVE_LANES = 128  # of so many bytes, at most; all are open at once and know nothing of each other
+SOLID_CHUNK_BYTES = 4096  # usual where a first read decodes all before it anyway
+# Bytes of a lane where there is a network: that predicts for all lanes of a unit at once, so many
+# are faster. In the context solid units have several groups, and so can have longer lanes.
+_LANE_BYTES, _SOLID_LANE_BYTES = 1024, 4096
+_WAVE_LANES = 128  # at most; they know nothing of one another's chunk
 _WAVES = 8  # at least so many
 _WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
 _LEAST_BITS = 10
@@ -50,7 +53,8 @@ def choose_context(
         raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
     context = _wanted(mode, layout, access_s)
     if context.mode != CHUNK:
-        lane = MAX_GROUP_CHUNKS if alone else max(1, _LANE_BYTES // layout.chunk_size)
+        width = _SOLID_LANE_BYTES if context.mode == SOLID else _LANE_BYTES
+        lane = MAX_GROUP_CHUNKS if alone else max(1, width // layout.chunk_size)
         context = replace(context, lane_chunks=lane)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
@@ -88,7 +92,7 @@ def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
 
 def _waves(layout: Layout) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
-    lanes = max(1, layout.group_bytes // max(_LANE_BYTES, layout.chunk_size))  # of a group
+    lanes = max(1, layout.group_bytes // max(_SOLID_LANE_BYTES, layout.chunk_size))  # of a group
     least = max(1, _WAVE_BYTES // layout.group_bytes)
     most = max(least, min(_WAVE_LANES // lanes, layout.n_groups // _WAVES))
     edges, size = [0], max(least, layout.n_groups // _FIRST_WAVE)

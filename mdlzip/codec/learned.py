@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.ledger import Ledger
-from mdlzip.codec.contexts import choose_context
+from mdlzip.codec.contexts import SOLID_CHUNK_BYTES, choose_context
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
@@ -23,7 +23,7 @@ from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory
-from mdlzip.symbols.context import CHUNK, Context
+from mdlzip.symbols.context import CHUNK, SOLID, Context
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey
 from mdlzip.symbols.tokens import Tokens, prepare
@@ -65,12 +65,18 @@ def read_input(
     None if they were not asked. Where the size of chunks is left to the file they are made larger
     as long as that pays; where nothing was said, only if a general method would win otherwise.
     """
+    asked = job.options.chunk_size
+    _settle_context(job)
+    if not isinstance(asked, int) and _mode(job) == SOLID:
+        job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
     found = _read(job, survey, work_dir, stack)
-    if found is None or isinstance(job.options.chunk_size, int):
+    if found is None or isinstance(asked, int):
         return found
-    if job.options.chunk_size != AUTO and (rival_bytes is None or rival_bytes >= found):
+    if asked != AUTO and (rival_bytes is None or rival_bytes >= found):
         return found
     for size in CHUNK_SIZES:
+        if size <= job.layout.chunk_size:
+            continue
         before = job.options, job.tokens, job.alone
         job.options = replace(job.options, chunk_size=size)
         larger = _read(job, survey, work_dir, stack)
@@ -79,6 +85,24 @@ def read_input(
             break
         found = larger
     return found
+
+
+def _mode(job: Job) -> str:
+    """Of the context that the archive will have, if memory allows it."""
+    return choose_context(job.options.context, job.layout, access_s=job.options.access_s).mode
+
+
+def _settle_context(job: Job) -> None:
+    """Where nothing was said, experts must not take too much of the budget."""
+    if job.options.context == AUTO and not _in_time(job):
+        job.options = replace(job.options, context=CHUNK)
+
+
+def _in_time(job: Job) -> bool:
+    """Whether the budget has time for the experts to read the input."""
+    size, options = job.corpus.size, job.options
+    limit_s = max(_EXPERT_SHARE * options.seconds(size), _EXPERT_S)
+    return bool(options.steps) or _EXPERT_S_PER_BYTE * size <= limit_s
 
 
 def _read(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) -> int | None:
@@ -110,12 +134,7 @@ def _try_experts(job: Job, tokens: Tokens) -> int | None:
     alone = IntegerNetwork(config, {}, {}, vocabulary)
     packed = pack_weights(alone)
     context = _context(job, alone, len(packed.data))
-    size, options = job.corpus.size, job.options
-    limit_s = max(_EXPERT_SHARE * options.seconds(size), _EXPERT_S)
-    too_long = not options.steps and _EXPERT_S_PER_BYTE * size > limit_s
-    if too_long and options.context == AUTO:
-        job.options = replace(options, context=CHUNK)
-    if context.mode == CHUNK or too_long:
+    if context.mode == CHUNK or not _in_time(job):
         return None
 
     marks: list[tuple[float, int]] = []

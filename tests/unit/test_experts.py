@@ -129,7 +129,7 @@ def test_a_lane_goes_on_from_chunk_to_chunk() -> None:
     vocabulary = vocabulary_of(TEXT)
     chunks = cut(vocabulary, TEXT, 128)
     sizes = [len(run(vocabulary, chunks, 128, nothing_known(), lane_chunks=n)[0]) for n in (1, 999)]
-    assert sizes[1] < 0.9 * sizes[0]
+    assert sizes[1] < 0.93 * sizes[0]
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 9, 17, 64, 255, 256, 257, 1000, 2304])
