@@ -9,6 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from unittest import mock
 from zlib import crc32
 
 import numpy as np
@@ -20,6 +21,7 @@ from mdlzip.archive.header import MAGIC
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
 from mdlzip.archive.sections import SECTION_HEADER_BYTES
 from mdlzip.archive.source import ByteSource, SectionSource
+from mdlzip.codec import contexts
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
 from mdlzip.codec.options import CompressOptions, no_progress
@@ -134,7 +136,9 @@ def make_archive(
             device="cpu",
             context=context,
         )
-        mdlzip.compress(source, target, options, network=random_network())
+        # Waves as small as groups, so that samples of some hundred bytes have several.
+        with mock.patch.object(contexts, "_WAVE_BYTES", 1):
+            mdlzip.compress(source, target, options, network=random_network())
         return target.read_bytes()
     return general_archive(method, data, name="original")
 

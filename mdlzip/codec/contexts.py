@@ -21,6 +21,7 @@ SOLID_CHUNK_BYTES = 4096  # usual where a first read decodes all before it anywa
 # are faster. In the context solid units have several groups, and so can have longer lanes.
 _LANE_BYTES, _SOLID_LANE_BYTES = 1024, 4096
 _WAVE_LANES = 128  # at most; they know nothing of one another's chunk
+_LEAST_PER_LANE = 1 << 14  # bytes of the whole file
 _WAVES = 8  # at least so many
 _WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
 _LEAST_BITS = 10
@@ -53,8 +54,7 @@ def choose_context(
         raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
     context = _wanted(mode, layout, access_s)
     if context.mode != CHUNK:
-        width = _SOLID_LANE_BYTES if context.mode == SOLID else _LANE_BYTES
-        lane = MAX_GROUP_CHUNKS if alone else max(1, width // layout.chunk_size)
+        lane = MAX_GROUP_CHUNKS if alone else _lane_chunks(layout, context)
         context = replace(context, lane_chunks=lane)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
@@ -80,6 +80,20 @@ def _wanted(mode: str, layout: Layout, access_s: float | None) -> Context:
     if mode == SOLID:
         return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout))
     return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
+
+
+def reads_all(mode: str, layout: Layout) -> bool:
+    """Whether the first read of a part may decode the whole file anyway."""
+    return mode == SOLID or (mode != CHUNK and layout.n_groups < 2)
+
+
+def _lane_chunks(layout: Layout, context: Context) -> int:
+    """Few lanes where the file is small: they know little of one another."""
+    if not reads_all(context.mode, layout):
+        return max(1, _LANE_BYTES // layout.chunk_size)
+    chunks = min(max(context.waves, default=1) * layout.group_chunks, layout.n_chunks)
+    lanes = max(1, min(layout.total_bytes // _LEAST_PER_LANE, _WAVE_LANES))
+    return max(1, -(-chunks // lanes))
 
 
 def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.ledger import Ledger
-from mdlzip.codec.contexts import SOLID_CHUNK_BYTES, choose_context
+from mdlzip.codec.contexts import SOLID_CHUNK_BYTES, choose_context, reads_all
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
@@ -23,7 +23,7 @@ from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory
-from mdlzip.symbols.context import CHUNK, SOLID, Context
+from mdlzip.symbols.context import CHUNK, Context
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey
 from mdlzip.symbols.tokens import Tokens, prepare
@@ -67,7 +67,7 @@ def read_input(
     """
     asked = job.options.chunk_size
     _settle_context(job)
-    if not isinstance(asked, int) and _mode(job) == SOLID:
+    if not isinstance(asked, int) and reads_all(_mode(job), job.layout):
         job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
     found = _read(job, survey, work_dir, stack)
     if found is None or isinstance(asked, int):

@@ -118,7 +118,7 @@ CODED = encode_group(
     Predictor(random_network(), 256),
     *cut_group(random_network().vocabulary, np.frombuffer(PLAIN, np.uint8), 256),
 )
-BITS = b"\x08\x08\x08"
+BITS = b"\x08\x08\x08\x00"  # of three tables; lanes of one chunk
 GROUP_CONTEXT = section(CONTEXT, b"\x01" + BITS)
 EXPERTS_CODED = encode_all(
     random_network(),
@@ -337,14 +337,17 @@ CONTEXT_CASES = [
         Case(f"{table} of 2^{bits}", with_context(1, *numbers), "not allowed")
         for bits in (7, 25, 255)
         for table, numbers in (
-            ("buckets", (bits, 8, 8)),
-            ("records", (8, bits, 8)),
-            ("heads", (8, 8, bits)),
+            ("buckets", (bits, 8, 8, 0)),
+            ("records", (8, bits, 8, 0)),
+            ("heads", (8, 8, bits, 0)),
         )
     ),
     Case("empty context", with_context(), "mode needs 1 bytes, 0 left"),
     Case("context without tables", with_context(1), "table size needs 1 bytes"),
     Case("context of two tables", with_context(1, 8, 8), "table size needs 1 bytes"),
+    Case("context without lanes", with_context(1, 8, 8, 8), "chunks of a lane needs 1 bytes"),
+    Case("lanes of 65537 chunks", with_context(1, 8, 8, 8, 0x80, 0x80, 4), "more than 65535"),
+    Case("lanes spelt long", with_context(1, 8, 8, 8, 0x80, 0), "than it needs"),
     Case("group context with entries", with_context(1, *BITS, 0, 0), "2 unread bytes"),
     Case("reference context of nothing", with_context(2, *BITS), "number of entries needs 1"),
     Case("no reference group", with_context(2, *BITS, 0), "entry needs 1 bytes, 0 left"),
@@ -372,7 +375,9 @@ CONTEXT_CASES = [
     Case("more waves than said", with_context(3, *BITS, 0, 3, 0), "1 unread bytes"),
     Case("context section of 2^40 bytes", learned(section(CONTEXT, b"", length=1 << 40)), "more"),
     Case("framed context section", learned(section(CONTEXT, b"", length=FRAMED)), "more than the"),
-    Case("context section of 7 bytes", with_context(1, *BITS, 0, 0, 0, size=256), "more than the"),
+    Case(
+        "context section of 10 bytes", with_context(1, *BITS, *[0] * 5, size=256), "more than the"
+    ),
     Case("context flags", learned(section(CONTEXT, b"\x01" + BITS, flags=1)), "reserved flags"),
     Case("context checksum", learned(GROUP_CONTEXT[:-1] + b"\x09"), "checksum mismatch"),
     Case("context twice", learned(2 * GROUP_CONTEXT), "found context section where the weights"),
@@ -380,7 +385,7 @@ CONTEXT_CASES = [
     Case("context before configuration", fixed_header(method=3) + GROUP_CONTEXT, "found context"),
     Case("context in a zstd archive", fixed_header(method=1) + GROUP_CONTEXT, "found context"),
     Case("a context alone", learned(GROUP_CONTEXT, tail=b"\0"), "within the section header"),
-    Case("context cut off", with_context(2, *BITS, 0, 0)[: 26 + 36 + 15], "section|truncated"),
+    Case("context cut off", with_context(2, *BITS, 0, 0)[: 26 + 36 + 16], "section|truncated"),
     Case(
         "five bytes behind a group of experts",
         whole(

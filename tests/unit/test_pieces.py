@@ -99,11 +99,11 @@ def test_the_network_says_of_a_piece_what_it_says_of_the_chunk() -> None:
     batches = in_pieces(40, lead=2 * (8 + 3 + 3) + 1)
     model.restrict(torch.from_numpy(batches.vocabulary.symbols).long())
     with torch.no_grad():
-        rows = [model(*inputs(batches.gather([i])))[0] for i in range(3)]
-        pieces = []
-        for batch in batches.sample_pieces(100):
-            pieces.append(model(*inputs(batch))[batch.targets != IGNORE])
-    assert torch.allclose(torch.cat(pieces), torch.cat(rows), atol=2e-4)
+        rows, pieces = (
+            torch.cat([model(*inputs(batch))[batch.targets != IGNORE] for batch in each])
+            for each in ([batches.gather([i]) for i in range(3)], batches.sample_pieces(100))
+        )
+    assert torch.allclose(pieces, rows, atol=2e-4)
 
 
 def inputs(batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
