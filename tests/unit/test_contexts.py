@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdlzip.codec.contexts import SOLID_BYTES, choose_context
+from mdlzip.codec.contexts import SOLID_BYTES, choose_context, reads_all
 from mdlzip.codec.options import CompressOptions
 from mdlzip.errors import UsageError
 from mdlzip.symbols.context import Context, Units
@@ -44,6 +44,30 @@ def test_auto_by_size_and_by_access() -> None:
     assert choose_context("auto", layout(10**6), access_s=2.0).mode == "reference"
     assert choose_context("auto", layout(10**6), access_s=60.0).mode == "solid"
     assert choose_context("auto", large, access_s=0.1).mode == "group"
+
+
+def lanes(cut: Layout, context: Context) -> list[int]:
+    """How many lanes each unit has."""
+    units = Units(cut, context)
+    chunks = [-(-units.n_bytes(unit) // cut.chunk_size) for unit in range(len(units))]
+    return [-(-n // context.lane_chunks) for n in chunks]
+
+
+@pytest.mark.parametrize("chunk_size", [64, 512, 4096, 16384])
+@pytest.mark.parametrize("size", [40_000, 10**6, 10**7])
+@pytest.mark.parametrize("mode", ["group", "reference", "solid", "auto"])
+def test_lanes(mode: str, size: int, chunk_size: int) -> None:
+    """Without a network one; with one enough for fast products, and few for a small file."""
+    cut = layout(size, chunk_size)
+    alone = choose_context(mode, cut, alone=True)
+    assert max(lanes(cut, alone)) == 1 and alone.problem(cut) is None
+    context = choose_context(mode, cut)
+    most = max(lanes(cut, context))
+    if reads_all(context.mode, cut):
+        assert most <= max(1, min(128, size >> 14))
+        assert size < 10**7 or most == (76 if chunk_size == 16384 else 128)
+    elif mode == "group":
+        assert most == 65536 // max(chunk_size, 1024)
 
 
 def test_solid_has_a_limit() -> None:
