@@ -171,6 +171,17 @@ def test_the_price_follows_the_measure() -> None:
     assert longer == pytest.approx(10 * decode_operations(one, layout), rel=0.1)
 
 
+@pytest.mark.parametrize(
+    "context", [Context("group", (8, 8, 8)), Context("solid", (8, 8, 8), waves=(16,))]
+)
+def test_few_lanes_are_counted(context: Context) -> None:
+    """A network that is asked for one lane at a time is asked as often as there are symbols."""
+    model, layout = load_preset("nano").model, Layout(10**6, 512, 128)
+    one_lane = replace(context, lane_chunks=65536)
+    calls = [decode_operations(model, layout, each) for each in (context, one_lane)]
+    assert calls[1] > 10 * calls[0]
+
+
 @pytest.mark.parametrize("name", preset_names())
 @pytest.mark.parametrize("size", [200, 23_290, 10**6, 10**9])
 def test_every_preset_may_be_used_for_any_file(name: str, size: int) -> None:
