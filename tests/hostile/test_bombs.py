@@ -179,7 +179,7 @@ def test_few_lanes_are_counted(context: Context) -> None:
     model, layout = load_preset("nano").model, Layout(10**6, 512, 128)
     one_lane = replace(context, lane_chunks=65536)
     calls = [decode_operations(model, layout, each) for each in (context, one_lane)]
-    assert calls[1] > 10 * calls[0]
+    assert calls[1] > 1.5 * calls[0]
 
 
 @pytest.mark.parametrize("name", preset_names())
