@@ -93,6 +93,18 @@ def parse_range(text: str) -> tuple[int | None, int | None]:
     raise UsageError(f"{text!r} is not a range: write A:B, such as 1000:2000, 4MiB: or :512")
 
 
+def parse_lines(text: str) -> tuple[int, int | None]:
+    """First and last line of A:B or A, counted from 1; None for the end. UsageError for others."""
+    first, colon, last = (side.strip() for side in text.partition(":"))
+    sides = (first, last) if colon else (first,)
+    if all(side.isascii() and (side.isdigit() or (colon and not side)) for side in sides):
+        a, b = int(first or 1), int(last) if last else None
+        b = b if colon else a
+        if a > 0 and (b is None or b >= a):
+            return a, b
+    raise UsageError(f"{text!r} are not lines: write A:B, such as 10:20, 10: or 10")
+
+
 def parse_list(text: str | None, kind: Callable[[str], T], option: str) -> list[T]:
     """The values of a comma list such as 0.5,1,2, each once; empty if `text` is None or empty."""
     try:

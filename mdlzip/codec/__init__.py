@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mdlzip.callbacks import OnProgress
 
 if TYPE_CHECKING:
-    from mdlzip.codec.access import ArchiveFile, copy_range, open_archive
+    from mdlzip.codec.access import ArchiveFile, copy_lines, copy_range, open_archive
     from mdlzip.codec.access import open_archive as open
     from mdlzip.codec.decode import decompress, test
     from mdlzip.codec.encode import compress
@@ -31,6 +31,7 @@ _HOME = {
     "ArchiveFile": "access",
     "open_archive": "access",
     "copy_range": "access",
+    "copy_lines": "access",
     "compress": "encode",
     "decompress": "decode",
     "salvage": "salvaging",
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "open",
     "open_archive",
     "copy_range",
+    "copy_lines",
     "export_weights",
     "import_weights",
     "read_network",

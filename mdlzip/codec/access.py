@@ -185,6 +185,54 @@ def copy_range(
     return first, last
 
 
+def copy_lines(
+    path: str | Path,
+    first: int,
+    last: int | None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    memory: int = DEFAULT_MEMORY_BYTES,
+    allow_slow: bool = False,
+) -> int:
+    """Write lines `first` to `last` of the original, counted from 1, to standard output.
+
+    last: None for the end. Lines end with a newline byte. There is no index of lines: all before
+    them is decoded, little behind them. Returns how many lines there were. Raises UsageError if the
+    original has fewer than `first`, and what `open_archive` raises.
+    """
+    with (
+        open_archive(
+            path, device=device, threads=threads, memory=memory, allow_slow=allow_slow
+        ) as archive,
+        open_output(None, force=True, seekable=False) as out,
+    ):
+        reached = 0
+        for line, part in _lines(archive.blocks(0, archive.size), first, last):
+            out.write(part)
+            reached = line
+        if not reached:
+            raise UsageError(f"{path}: the original has no line {first:,}")
+        out.commit(Metadata())
+    return reached - first + 1
+
+
+def _lines(blocks: Iterator[bytes], first: int, last: int | None) -> Iterator[tuple[int, bytes]]:
+    """(Number of a line, a part of it) for the lines first .. last."""
+    line = 1
+    for block in blocks:
+        ends = block.count(b"\n")
+        if line + ends < first:
+            line += ends
+            continue
+        for part in io.BytesIO(block):
+            if line >= first:
+                yield line, part
+            line += part.endswith(b"\n")
+            if last is not None and line > last:
+                return
+
+
 class _Learned:
     """Groups, decoded on demand, the latest few kept."""
 

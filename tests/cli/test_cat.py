@@ -33,6 +33,33 @@ def test_any_range(cli: RunCli, tmp_path: Path, wanted: str, expected: bytes) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
 
 
+LINES = b"".join(b"line %d\n" % i for i in range(1, 40_000)) + b"no end"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"),
+    [("1", 1, 1), ("3:5", 3, 5), (":2", 1, 2), ("39999:", 39_999, 40_000), ("40000", 40_000, None)],
+)
+def test_lines(cli: RunCli, tmp_path: Path, wanted: str, first: int, last: int | None) -> None:
+    """Lines go on over blocks and groups."""
+    (tmp_path / "a.mdlz").write_bytes(general_archive("stored", LINES))
+    done = cli("cat", "a.mdlz", "--line", wanted)
+    expected = b"".join(LINES.splitlines(keepends=True)[first - 1 : last])
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
+
+
+@pytest.mark.parametrize("wanted", ["40001", "0:3", "5:4", "a", "-1", "1:2:3", ":", ""])
+def test_what_are_no_lines_is_one_line(cli: RunCli, tmp_path: Path, wanted: str) -> None:
+    (tmp_path / "a.mdlz").write_bytes(general_archive("stored", LINES))
+    done = cli("cat", "a.mdlz", f"--line={wanted}")
+    if wanted == ":":
+        assert done.stdout == LINES
+    else:
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert len(done.stderr.splitlines()) == 1
+    assert cli("cat", "a.mdlz", "--line=1", "--range=1:2").returncode == 2
+
+
 def test_every_method_and_context(tmp_path: Path) -> None:
     for name, archive in archives(tmp_path).items():
         (tmp_path / "a.mdlz").write_bytes(archive)
