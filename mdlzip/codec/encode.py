@@ -273,15 +273,15 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
     with open_output(job.target, force=job.options.force, seekable=True) as out:
         rival: General | None = None
         ledger: Ledger = {}
-        for network in (job.network, job.alone):
-            if network is None or job.tokens is None:
+        for network, tokens in ((job.network, job.tokens), (job.alone, job.alone_tokens)):
+            if network is None or tokens is None:
                 continue
             total = sum(ledger.values())
             if ledger and (not job.options.fallback or job.candidates.get(EXPERTS, 0) >= total):
                 continue
             out.restart()
             try:
-                ledger = write_with(job, out, network, job.tokens)
+                ledger = write_with(job, out, network, tokens)
                 job.candidates[label_of(network)] = sum(ledger.values())
                 job.network = network
             except LimitExceeded as problem:

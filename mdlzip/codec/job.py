@@ -26,7 +26,8 @@ class Job:
     """One compression.
 
     network: what was given, or trained; alone: the vocabulary without a network, if experts may be
-    alone; context: the mode of the learned archive that was written last.
+    alone, and alone_tokens its symbols; context: the mode of the learned archive that was written
+    last.
     """
 
     corpus: Corpus
@@ -41,6 +42,7 @@ class Job:
     resumed: Checkpoint | None = None
     tokens: Tokens | None = None
     alone: IntegerNetwork | None = None
+    alone_tokens: Tokens | None = None
     context: str | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None

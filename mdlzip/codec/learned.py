@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
@@ -27,7 +28,7 @@ from mdlzip.symbols.context import CHUNK, Context
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey
 from mdlzip.symbols.tokens import Tokens, prepare
-from mdlzip.symbols.vocabulary import Vocabulary
+from mdlzip.symbols.vocabulary import Vocabulary, alphabet_of, no_merges
 
 if TYPE_CHECKING:
     from mdlzip.training.loop import TrainResult
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _EXPERT_S_PER_BYTE = 2.5e-6  # on one thread
 CHUNK_SIZES = (2048, 8192, 16384)  # beside the usual one
 _PAYS = 0.995  # what may be left by a larger size: reading a part takes longer then
+_BYTES_SHARE = 0.15  # of the budget, to see what experts make of bytes
 _EXPERT_SHARE, _EXPERT_S = 0.5, 10.0  # of the budget, at most, but so many seconds are granted
 
 
@@ -70,21 +72,47 @@ def read_input(
     if not isinstance(asked, int) and reads_all(_mode(job), job.layout):
         job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
     found = _read(job, survey, work_dir, stack)
-    if found is None or isinstance(asked, int):
-        return found
-    if asked != AUTO and (rival_bytes is None or rival_bytes >= found):
-        return found
+    if found is None:
+        return None
+    if asked == AUTO or (asked is None and rival_bytes is not None and rival_bytes < found):
+        found = _enlarge_chunks(job, survey, work_dir, stack, found)
+    return min(found, _try_bytes(job, survey, work_dir, stack, found))
+
+
+def _enlarge_chunks(job: Job, survey: Survey, work_dir: Path, stack: ExitStack, found: int) -> int:
+    """Take larger chunks as long as that pays; the size of the archive by then."""
     for size in CHUNK_SIZES:
         if size <= job.layout.chunk_size:
             continue
-        before = job.options, job.tokens, job.alone
+        before = job.options, job.tokens, job.alone, job.alone_tokens
         job.options = replace(job.options, chunk_size=size)
         larger = _read(job, survey, work_dir, stack)
         if larger is None or larger > found * _PAYS:
-            job.options, job.tokens, job.alone = before
+            job.options, job.tokens, job.alone, job.alone_tokens = before
             break
         found = larger
     return found
+
+
+def _try_bytes(job: Job, survey: Survey, work_dir: Path, stack: ExitStack, found: int) -> int:
+    """What the experts alone make of bytes, if there is time to see; if less, they will get those.
+
+    Strings are for the network, which then has fewer symbols to predict. Experts take twice the
+    time for bytes, and on tables less space.
+    """
+    tokens, options = job.tokens, job.options
+    assert tokens is not None
+    seconds = tokens.expert_s * tokens.bytes_per_symbol
+    limit_s = math.inf if options.steps else _BYTES_SHARE * options.seconds(job.corpus.size)
+    if not len(tokens.vocabulary.merges) or seconds > limit_s:
+        return found
+    before = job.alone, job.alone_tokens, job.encode_s[EXPERTS]
+    vocabulary = Vocabulary(alphabet_of(survey.present), no_merges())
+    size = _try_experts(job, stack.enter_context(tokenise(job, vocabulary, work_dir)))
+    if size is None or size > found * _PAYS:
+        job.alone, job.alone_tokens, job.encode_s[EXPERTS] = before
+        return found
+    return size
 
 
 def _mode(job: Job) -> str:
@@ -153,7 +181,7 @@ def _try_experts(job: Job, tokens: Tokens) -> int | None:
     (first, done), (last, total) = marks[0], marks[-1]
     if total > done:  # without the first unit, before which kernels are loaded
         tokens.expert_s = (last - first) * total / (total - done)
-    job.alone = alone
+    job.alone, job.alone_tokens = alone, tokens
     model = Model(config, job.layout, packed.data, packed.ledger, context)
     return LEARNED.archive_bytes(job.stored_name, model, lengths)
 
