@@ -66,6 +66,17 @@ def test_an_epoch_draws_every_piece_once() -> None:
     assert bytes_seen == pytest.approx(steps * batches.passes_per_step * len(TEXT), rel=1e-9)
 
 
+def test_batches_have_few_lengths() -> None:
+    """Kernels are made for every new shape; nothing is longer than the chunks are."""
+    batches = in_pieces(40)
+    widths = {batches.batch(step).symbols.shape[1] for step in range(4 * batches.n_pieces)}
+    assert all(width % 16 == 0 for width in widths) and len(widths) <= 8
+    for batch in (batches.batch(0), batches.gather([0])):
+        assert batch.matches is not None
+        shapes = {z.shape for z in (batch.symbols, batch.targets, *batch.matches)}
+        assert shapes == {batch.symbols.shape} and batch.symbols.shape[1] <= CHUNK
+
+
 def test_matches_of_a_piece_are_those_of_the_whole_chunk() -> None:
     batches = in_pieces(40)
     whole = batches.gather([1])
