@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from mdlzip.callbacks import OnProgress
 from mdlzip.codec.cross_check import check_on_cpu, may_be_on_a_gpu
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
+from mdlzip.codec.generic import Rivals
 from mdlzip.codec.job import Job
 from mdlzip.codec.learned import (
     check_fits,
@@ -37,6 +36,7 @@ from mdlzip.codec.options import (
     no_progress,
 )
 from mdlzip.codec.resume import take_up
+from mdlzip.codec.rivalry import compete_for, use_rest_of_budget
 from mdlzip.codec.work import WorkFolder, identity, work_folder
 from mdlzip.corpus import STDIN, is_standard_stream, open_corpus
 from mdlzip.errors import (
@@ -65,9 +65,6 @@ from mdlzip.fileio import (
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.survey import Survey, take_survey
 from mdlzip.symbols.vocabulary import N_BYTES
-
-_RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these seconds
-_CLOSING_SHARE = 0.1  # of the budget, for writing and verifying what a general method made
 
 
 def compress(
@@ -155,7 +152,7 @@ def _run(job: Job, source: str) -> CompressReport:
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
-        rivals = _compete(job, stack) if not given or job.corpus.size == 0 else Rivals({})
+        rivals = compete_for(job, stack) if not given or job.corpus.size == 0 else Rivals({})
         job.candidates |= {body.label: size for body, size in rivals.sizes.items()}
         rival_bytes = min(rivals.sizes.values(), default=None)
         job.check_source()
@@ -164,13 +161,7 @@ def _run(job: Job, source: str) -> CompressReport:
         if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
             _learn(job, survey, work.files, rival_bytes, stack)
-        if job.network is None:
-            _use_rest(job, rivals)
-        for body, heading in rivals.cut_short.items():
-            job.warn(
-                f"{body.label} at its hardest was stopped for lack of time; it was heading for"
-                f" {heading.archive_bytes:,} bytes"
-            )
+        use_rest_of_budget(job, rivals)
         return _write(job, rivals, source)
 
 
@@ -191,53 +182,6 @@ def _learn(
         if rival_bytes is None:
             raise
         job.skipped = f"the trained model cannot be stored ({problem})"
-
-
-def _compete(job: Job, stack: ExitStack) -> Rivals:
-    """What the general methods make of the input, in at most a quarter of the budget."""
-    options, size = job.options, job.corpus.size
-    if not options.fallback and size:
-        return Rivals({})
-    began = time.monotonic()
-    limit_s = max(_RIVALS_SHARE * options.seconds(size), _RIVALS_S)
-    if options.steps:
-        limit_s = math.inf
-    rivals = compete(
-        job.corpus,
-        job.stored_name,
-        job.progress,
-        job.should_stop,
-        memory=options.memory,
-        limit_s=limit_s,
-        threads=options.threads,
-    )
-    stack.callback(rivals.close)
-    job.skipped = hopeless(job.layout, rivals)
-    job.encode_s |= dict.fromkeys((body.label for body in rivals.sizes), time.monotonic() - began)
-    return rivals
-
-
-def _use_rest(job: Job, rivals: Rivals) -> None:
-    """Give the general methods that were cut short the time that no training takes."""
-    options, size = job.options, job.corpus.size
-    began = time.monotonic()
-    left_s = options.seconds(size) - (began - job.began)
-    best = min(job.candidates.values(), default=0)
-    wanted = any(heading.archive_bytes < best for heading in rivals.cut_short.values())
-    limit_s = left_s - _CLOSING_SHARE * options.seconds(size)
-    if options.steps or not wanted or limit_s <= 0:
-        return
-    use_rest(
-        rivals,
-        job.corpus,
-        job.stored_name,
-        job.progress,
-        job.should_stop,
-        limit_s=limit_s,
-        threads=options.threads,
-    )
-    job.candidates |= {body.label: size for body, size in rivals.sizes.items()}
-    job.encode_s |= dict.fromkeys((body.label for body in rivals.sizes), time.monotonic() - began)
 
 
 def _enter_work_folder(job: Job, stack: ExitStack) -> WorkFolder:

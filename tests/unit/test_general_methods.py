@@ -11,7 +11,7 @@ import pytest
 import mdlzip
 from mdlzip.archive.bodies import BODIES
 from mdlzip.archive.bodies.general import General
-from mdlzip.codec import CompressOptions, encode
+from mdlzip.codec import CompressOptions, encode, rivalry
 from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
 from mdlzip.codec.options import no_progress
 from mdlzip.corpus import open_corpus
@@ -55,7 +55,7 @@ def test_an_archive_by_the_quick_method_decodes_and_says_so(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_trainer(monkeypatch)
-    monkeypatch.setattr(encode, "_RIVALS_S", 0.0)
+    monkeypatch.setattr(rivalry, "_RIVALS_S", 0.0)
     options = CompressOptions(budget_s=1e-3, device="cpu", threads=1)
     report = mdlzip.compress(source, options=options)
     assert report.method in ("zstd", "xz")
@@ -77,8 +77,8 @@ def test_time_that_no_training_takes_goes_to_the_general_methods(
 
     monkeypatch.setattr(encode, "train_on", too_slow)
     monkeypatch.setattr(encode, "read_input", lambda job, *rest: setattr(job, "tokens", ()))
-    monkeypatch.setattr(encode, "_RIVALS_SHARE", 0.0)
-    monkeypatch.setattr(encode, "_RIVALS_S", 0.0)
+    monkeypatch.setattr(rivalry, "_RIVALS_SHARE", 0.0)
+    monkeypatch.setattr(rivalry, "_RIVALS_S", 0.0)
     report = mdlzip.compress(source, options=CompressOptions(budget_s=60, device="cpu"))
     with open_corpus(source) as corpus:
         hardest = compete(corpus, None, no_progress, never)
