@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,3 +71,11 @@ def check_memory(need: int, memory: int | None) -> None:
 def mebibytes(n: int) -> str:
     """`n` bytes, rounded up, in the unit `--memory` understands."""
     return f"{-(-n // (1 << 20))}MiB"
+
+
+def give_back_freed_memory() -> None:
+    """Hand pages that malloc holds but nobody uses back to the system; for after a large peak."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # not glibc: nothing to hand back
+        ctypes.CDLL(None).malloc_trim(0)

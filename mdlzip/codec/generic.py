@@ -25,6 +25,7 @@ from mdlzip.errors import Interrupted
 from mdlzip.fileio import plain_errors, temporary_folder
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.process.cores import thread_count
+from mdlzip.resources import give_back_freed_memory
 from mdlzip.symbols.layout import Layout
 
 _POLL_S = 0.2
@@ -195,6 +196,7 @@ class _Race:
                 stack.callback(stream.close)
             self._wait(levels, streams, cancel, done, began + limit_s)
             stack.pop_all()
+        give_back_freed_memory()  # of the compressors, more than a gigabyte
         for body, n in done.items():
             self._take(body, levels[body], streams[body], n, time.monotonic() - began)
 
