@@ -51,7 +51,8 @@ def run_contexts(
     """Code the file of a learned archive anew in each context; empty for other archives.
 
     The network is the archive's, which was trained for the archive's own context: one that was
-    trained for another would make less of that. Each new archive is decoded and compared. Raises
+    trained for another would make less of that. The experts alone get its symbols, too, though
+    `compress` may give them bytes. Each new archive is decoded and compared. Raises
     VerifyFailed.
     """
     with open_source(archive) as (file, total):

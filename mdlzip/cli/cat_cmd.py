@@ -32,7 +32,6 @@ def cat(
         str | None,
         typer.Option(
             "--line",
-            "-l",
             metavar="A:B",
             help="Lines A to B, counted from 1, or line A; decodes all before them.",
         ),

@@ -130,8 +130,10 @@ def use_rest(
     best, end = min(rivals.sizes.values()), time.monotonic() + limit_s
     levels = {}
     for body, heading in sorted(rivals.cut_short.items(), key=lambda item: item[1]):
+        if heading.archive_bytes >= best:
+            continue
         level = _level_within(body, corpus, heading, limit_s, should_stop)
-        if level is not None and heading.archive_bytes < best:
+        if level is not None:
             levels[body] = level
     if thread_count(threads) == 1:  # they would take turns
         levels = dict(list(levels.items())[:1])

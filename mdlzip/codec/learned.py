@@ -76,7 +76,7 @@ def read_input(
         return None
     if asked == AUTO or (asked is None and rival_bytes is not None and rival_bytes < found):
         found = _enlarge_chunks(job, survey, work_dir, stack, found)
-    return min(found, _try_bytes(job, survey, work_dir, stack, found))
+    return _try_bytes(job, survey, work_dir, stack, found)
 
 
 def _enlarge_chunks(job: Job, survey: Survey, work_dir: Path, stack: ExitStack, found: int) -> int:
