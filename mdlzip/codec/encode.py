@@ -17,7 +17,6 @@ from mdlzip.callbacks import OnProgress
 from mdlzip.codec.cross_check import check_on_cpu, may_be_on_a_gpu
 from mdlzip.codec.decode import decode_archive
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.generic import Rivals
 from mdlzip.codec.job import Job
 from mdlzip.codec.learned import (
     check_fits,
@@ -35,6 +34,7 @@ from mdlzip.codec.options import (
     ShouldStop,
     no_progress,
 )
+from mdlzip.codec.race import Rivals
 from mdlzip.codec.resume import take_up
 from mdlzip.codec.rivalry import compete_for, use_rest_of_budget
 from mdlzip.codec.work import WorkFolder, identity, work_folder

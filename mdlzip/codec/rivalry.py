@@ -6,8 +6,9 @@ import math
 import time
 from contextlib import ExitStack
 
-from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
+from mdlzip.codec.generic import compete, hopeless, use_rest
 from mdlzip.codec.job import Job
+from mdlzip.codec.race import Rivals
 from mdlzip.process.cores import thread_count
 from mdlzip.process.devices import pick_device
 

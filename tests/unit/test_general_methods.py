@@ -11,9 +11,10 @@ import pytest
 import mdlzip
 from mdlzip.archive.bodies import BODIES
 from mdlzip.archive.bodies.general import General
-from mdlzip.codec import CompressOptions, encode, rivalry
-from mdlzip.codec.generic import Rivals, compete, hopeless, use_rest
+from mdlzip.codec import CompressOptions, encode, race, rivalry
+from mdlzip.codec.generic import compete, hopeless, use_rest
 from mdlzip.codec.options import no_progress
+from mdlzip.codec.race import Rivals
 from mdlzip.corpus import open_corpus
 from mdlzip.errors import NoGain
 from mdlzip.symbols.layout import Layout
@@ -97,6 +98,22 @@ def test_the_rest_of_the_time_decides_the_level(source: Path, limit_s: float) ->
         assert bool(rivals.cut_short) == (limit_s == 0)
         assert all(rivals.sizes[body] <= size for body, size in before.items())
         rivals.close()
+
+
+@pytest.mark.parametrize("limit_s", [0.0, 1e9])
+def test_methods_that_take_turns_all_have_one(
+    source: Path, limit_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do where memory or threads do not suffice for both at once."""
+    with open_corpus(source) as corpus:
+        together = compete(corpus, None, no_progress, never)
+        monkeypatch.setattr(race, "_TOGETHER_BYTES", 0)
+        turns = compete(corpus, None, no_progress, never, limit_s=limit_s, threads=2)
+        assert set(turns.cut_short) == ({ZSTD, XZ} if limit_s == 0 else set())
+        if limit_s:
+            assert turns.sizes == together.sizes
+        for rivals in (together, turns):
+            rivals.close()
 
 
 @pytest.mark.parametrize("enough", [False, True])

@@ -40,6 +40,10 @@ class Compressed(General):
         """Compress `size` bytes given in blocks into `sink`."""
 
     @abstractmethod
+    def compression_memory_bytes(self, size: int, level: int) -> int:
+        """What `compress` takes at its peak for `size` bytes, about."""
+
+    @abstractmethod
     def declared_window(self, payload: SectionSource, size: int) -> int:
         """Bytes of history that the payload asks for; reads its first bytes.
 

@@ -37,6 +37,10 @@ class Xz(Compressed):
             sink(compressor.compress(block))
         sink(compressor.flush())
 
+    def compression_memory_bytes(self, size: int, level: int) -> int:
+        """The dictionary and the binary tree of its search, as xz -vv tells it."""
+        return self.window_bytes(size) * 23 // 2
+
     def declared_window(self, payload: SectionSource, size: int) -> int:
         """Bytes of the dictionary that the payload's first byte asks for."""
         (exponent,) = payload.exactly(HEAD_BYTES, "the dictionary's exponent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from mdlzip.archive.bodies.compressed import Compressed, Sink
 from mdlzip.archive.bodies.general import memory_bytes
@@ -10,6 +11,9 @@ from mdlzip.archive.source import SectionSource
 from mdlzip.errors import CorruptArchive
 from mdlzip.limits import MAX_ZSTD_WINDOW_BYTES
 from mdlzip.resources import check_memory
+
+if TYPE_CHECKING:
+    from zstandard import ZstdCompressionParameters
 
 HEAD_BYTES = 2  # descriptor and window
 BLOCK_HEAD_BYTES = 3
@@ -32,18 +36,16 @@ class Zstd(Compressed):
         """One frame; its header tells neither size nor checksum, the archive has both."""
         import zstandard
 
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            level,
-            source_size=size,
-            format=zstandard.FORMAT_ZSTD1_MAGICLESS,
-            write_content_size=False,
-            write_checksum=False,
-            write_dict_id=False,
-        )
+        parameters = _parameters(size, level)
         compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         for block in blocks:
             sink(compressor.compress(block))
         sink(compressor.flush())
+
+    def compression_memory_bytes(self, size: int, level: int) -> int:
+        """The tables of its search, and the window."""
+        tables: int = _parameters(size, level).estimated_compression_context_size()
+        return tables + self.window_bytes(size)
 
     def declared_window(self, payload: SectionSource, size: int) -> int:
         """The window of the frame header."""
@@ -90,3 +92,16 @@ class Zstd(Compressed):
                 raise CorruptArchive(f"payload section: {error}") from None
             head = b""
             yield plain
+
+
+def _parameters(size: int, level: int) -> ZstdCompressionParameters:
+    import zstandard
+
+    return zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=size,
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+        write_content_size=False,
+        write_checksum=False,
+        write_dict_id=False,
+    )
