@@ -1,10 +1,9 @@
-"""What the predictor needs of a kind of processor: the integer steps between two symbols.
+"""What the predictor needs of a kind of processor: the integers between two symbols.
 
-`backend_cpu` has fused kernels that write into buffers kept between calls, `backend_torch`
-whole-tensor operations for any device. The same integers come out of both; the flow is in
-`predictor`, docs/format-predictor.md is what both follow.
+`backend_cpu` has one kernel for all of it, `backend_torch` whole-tensor operations for any device.
+The same integers come out of both; docs/format-predictor.md is what both follow.
 
-Shapes: B chunks, T positions, D width, F feed-forward width, V symbols of the vocabulary.
+Shapes: B chunks, T positions, V symbols of the vocabulary.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ from mdlzip.config import ModelConfig
 from mdlzip.quantised import tables
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.prepared import (
-    Layer,
-    Norm,
     Prepared,
-    Product,
     attention_table,
     count_table,
     prepare,
@@ -32,6 +28,9 @@ from mdlzip.symbols.vocabulary import Vocabulary
 
 Matches: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Symbols (int16) and lengths (uint8), both (B, T), as `Matcher.advance` gives them."""
+
+# What is done between two looks at whether to go on: about a tenth of a second of one core.
+MOMENT_MACS = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -87,17 +86,13 @@ class Task:
         return len(self.counts) - 1
 
 
-A = TypeVar("A")
 C = TypeVar("C")
 
 
-class Backend(Protocol[A, C]):
-    """The steps, on arrays of type A, for batches of chunks that each carry a cache of type C.
+class Backend(Protocol[C]):
+    """Looks at positions of batches of chunks, each of which carries a cache of type C.
 
-    A stream is the residual stream, codes are operands of a product (small integers in its
-    carrier), sums its results; all (B, T, width). Each step may overwrite what the steps before
-    returned for the same cache, except the stream. Several threads may share a backend, each with
-    caches of its own.
+    Several threads may share a backend, each with caches of its own.
     """
 
     def new_cache(self, batch: int) -> C:
@@ -106,23 +101,10 @@ class Backend(Protocol[A, C]):
     def narrow(self, cache: C, rows: np.ndarray) -> None:
         """Let `cache` go on with the chunks `rows`, boolean (B,), alone."""
 
-    def embed(self, previous: np.ndarray, start: int, cache: C) -> A:
-        """The stream at positions from `start` on. previous: (B, T), the symbols before them."""
+    def forward(
+        self, previous: np.ndarray, start: int, matches: Matches | None, cache: C
+    ) -> np.ndarray:
+        """Logit gaps, uint16 (B, T, V), at T positions from `start` on; see `Predictor.forward`.
 
-    def norm(self, stream: A, norm: Norm, user: Product, cache: C) -> A:
-        """Codes of the normed and convolved stream, for the product `user`."""
-
-    def multiply(self, product: Product, codes: A, cache: C) -> A:
-        """Sums of the codes times a matrix."""
-
-    def attend(self, sums: A, layer: Layer, start: int, cache: C) -> A:
-        """Codes of the attention, from the sums (B, T, 3 D) for q, k and v."""
-
-    def activate(self, sums: A, layer: Layer, cache: C) -> A:
-        """Codes of the MLP's activation, from the sums (B, T, F) of its first product."""
-
-    def add(self, stream: A, sums: A, product: Product) -> A:
-        """The stream with the sums of `product` added."""
-
-    def gaps(self, sums: A, matches: Matches | None, cache: C) -> np.ndarray:
-        """Logit gaps, uint16 (B, T, V), from the sums of the head; see `Predictor.forward`."""
+        previous: int16 (B, T), the symbols before them.
+        """

@@ -1,4 +1,4 @@
-"""The predictor's steps as whole-tensor int64 operations, for any device of torch."""
+"""The predictor as whole-tensor int64 operations, for any device of torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class TorchCache:
 
 
 class TorchBackend:
-    """A `Backend` whose arrays are tensors. carrier: see `Matrix`; check: see `Predictor`."""
+    """A `Backend` whose arrays are tensors. carrier: see `Matrix`; check: see `Predictor`.
+
+    The flow is in `forward`, its steps are below; (B, T, width) go from one to the next. A stream
+    is the residual stream, codes are operands of a product, sums its results.
+    """
 
     def __init__(
         self, task: Task, device: torch.device, carrier: str, check: Callable[[], None]
@@ -71,7 +75,25 @@ class TorchBackend:
             for i, array in enumerate(arrays):
                 arrays[i] = array[index]
 
-    def embed(self, previous: np.ndarray, start: int, cache: TorchCache) -> Tensor:
+    def forward(
+        self, previous: np.ndarray, start: int, matches: Matches | None, cache: TorchCache
+    ) -> np.ndarray:
+        """See `Backend`."""
+        net = self._task.net
+        stream = self._embed(previous, start)
+        for layer in net.layers:
+            first, second = layer.attention.first, layer.attention.second
+            codes = self._norm(stream, layer.attention.norm, cache)
+            codes = self._attend(self._multiply(first, codes), layer, start, cache)
+            stream = self._add(stream, self._multiply(second, codes), second)
+            first, second = layer.mlp.first, layer.mlp.second
+            codes = self._norm(stream, layer.mlp.norm, cache)
+            codes = self._activate(self._multiply(first, codes), layer)
+            stream = self._add(stream, self._multiply(second, codes), second)
+        codes = self._norm(stream, net.final, cache)
+        return self._gaps(self._multiply(net.head, codes), matches)
+
+    def _embed(self, previous: np.ndarray, start: int) -> Tensor:
         """The stream."""
         symbols = torch.as_tensor(previous, device=self._device).long()
         stream = self._embedding[symbols].long()
@@ -79,7 +101,7 @@ class TorchBackend:
             stream = stream + self._sinusoids[start : start + symbols.shape[1]]
         return stream
 
-    def norm(self, stream: Tensor, norm: Norm, user: Product, cache: TorchCache) -> Tensor:
+    def _norm(self, stream: Tensor, norm: Norm, cache: TorchCache) -> Tensor:
         """Codes of the normed and convolved stream."""
         taps, gain, bias = self._norms[norm.place]
         codes, cache.history[norm.place] = kernels.norm_conv(
@@ -94,7 +116,7 @@ class TorchBackend:
         )
         return codes
 
-    def multiply(self, product: Product, codes: Tensor, cache: TorchCache) -> Tensor:
+    def _multiply(self, product: Product, codes: Tensor) -> Tensor:
         """Sums, int64."""
         matrix = self._matrices[product.place]
         flat = codes.reshape(-1, codes.shape[-1]).to(matrix.dtype)
@@ -102,7 +124,7 @@ class TorchBackend:
         matrix.multiply(flat, out, self._check)
         return out.view(*codes.shape[:-1], -1).long()
 
-    def attend(self, sums: Tensor, layer: Layer, start: int, cache: TorchCache) -> Tensor:
+    def _attend(self, sums: Tensor, layer: Layer, start: int, cache: TorchCache) -> Tensor:
         """Codes of the attention."""
         qkv, i = layer.attention.first, layer.place
         codes, cache.keys[i], cache.values[i] = kernels.attend(
@@ -122,7 +144,7 @@ class TorchBackend:
         )
         return codes
 
-    def activate(self, sums: Tensor, layer: Layer, cache: TorchCache) -> Tensor:
+    def _activate(self, sums: Tensor, layer: Layer) -> Tensor:
         """Codes of the MLP's activation."""
         up = layer.mlp.first
         args = (sums, up.mantissa, up.shift, self._biases[up.place], layer.mlp_act)
@@ -130,12 +152,12 @@ class TorchBackend:
             return kernels.squared_relu(*args)
         return kernels.gelu(*args, self._gelu)
 
-    def add(self, stream: Tensor, sums: Tensor, product: Product) -> Tensor:
+    def _add(self, stream: Tensor, sums: Tensor, product: Product) -> Tensor:
         """The new stream."""
         bias = self._biases[product.place]
         return kernels.add_residual(stream, sums, product.mantissa, product.shift, bias)
 
-    def gaps(self, sums: Tensor, matches: Matches | None, cache: TorchCache) -> np.ndarray:
+    def _gaps(self, sums: Tensor, matches: Matches | None) -> np.ndarray:
         """Logit gaps, uint16."""
         head, guess = self._task.net.head, None
         if matches is not None:

@@ -1,18 +1,17 @@
-"""The integer steps between matrix products, fused for the CPU (numba).
+"""The integer steps between matrix products, row by row, for the CPU (numba).
 
 Integers are carried in float64 where that is faster: every value is a whole number (or a whole
 number times a power of two) below 2**53, so each multiplication, addition and floor is exact and
 neither instruction set nor contraction can change a bit. `fastmath` stays off. The bounds are those
 that `prepared.prepare` checks and the clamps below enforce.
 
-Every kernel walks its chunks one after another and its positions in order, so the same code serves
-all positions at once (encoder, T = chunk length) and one at a time (decoder, T = 1 with history).
 The twin for other devices is `kernels_torch`, in plain int64; both follow
 `docs/format-predictor.md`.
 
-Shapes: B chunks, T positions, D width, H heads, K head width, W window, F feed-forward width,
-V symbols of the vocabulary.
-`factor` arguments are mantissa * 2**-shift, an exact float64.
+Shapes: B chunks, R rows, each a position of a chunk; D width, H heads, K head width, F feed-forward
+width, V symbols of the vocabulary. A `span` is (b, b', p, n): the rows are those of the chunks
+b..b' - 1 at the n positions from p on, chunk by chunk. Rows of codes are uint8, code + 128, for
+`int8_products`. `factor` arguments are mantissa * 2**-shift, an exact float64.
 """
 
 from __future__ import annotations
@@ -21,24 +20,31 @@ import numpy as np
 
 from mdlzip.process.kernels import compiled
 
+_POWERS = 0.5 ** np.arange(64.0)  # `**` is a call that takes as long as a loop over a row
+_LANES = 16
 _jit = compiled(fastmath=False, boundscheck=False)
 
 
 @compiled(inline="always")
-def _clip(x, low, high):  # type: ignore[no-untyped-def]
-    """Written so that it becomes one min and one max instruction."""
-    x = x if x < high else high
-    return x if x > low else low
+def clip(x, low, high):  # type: ignore[no-untyped-def]
+    """x, but not below `low` nor above `high`."""
+    return min(max(x, low), high)
+
+
+@compiled(inline="always")
+def stored(x):  # type: ignore[no-untyped-def]
+    """x rounded half up and clipped to a code of 8 bits, + 128; x + 128.5 must be exact."""
+    return np.uint8(np.int32(clip(x + 128.5, 1.0, 255.0)))
 
 
 @_jit
 def rsqrt(v, table):  # type: ignore[no-untyped-def]
     """(r, s) with r / 2**s close to 1 / sqrt(v); 1 <= v < 2**62."""
-    n = np.int64(0)
-    rest = v
-    while rest > 0:
-        rest >>= 1
-        n += 1
+    n, rest = np.int64(1), v
+    for step in (32, 16, 8, 4, 2, 1):
+        if rest >> step > 0:
+            n += step
+            rest >>= step
     e = n + (n & 1)
     m = v << (30 - e) if e <= 30 else v >> (e - 30)
     r = table[m >> 22]
@@ -49,221 +55,148 @@ def rsqrt(v, table):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def add_residual(x, acc, factor, bias):  # type: ignore[no-untyped-def]
-    """x (B, T, D) int32 += requantised product acc (B, T, D), unit 2**-12, clamped to 2**25."""
-    b_, t_, d_ = x.shape
-    for b in range(b_):
-        for t in range(t_):
-            row, xs = acc[b, t], x[b, t]
-            for d in range(d_):
-                y = np.floor(np.float64(row[d]) * factor + 0.5) + bias[d] + np.float64(xs[d])
-                xs[d] = np.int32(_clip(y, -33554432.0, 33554431.0))
+def add_residual(x, sums, factor, bias):  # type: ignore[no-untyped-def]
+    """x (R, D) int32 += requantised sums (R, >= D), unit 2**-12, clamped to 2**25."""
+    for r in range(x.shape[0]):
+        row, xs = sums[r], x[r]
+        for d in range(x.shape[1]):
+            y = np.floor(np.float64(row[d]) * factor + 0.5) + bias[d] + np.float64(xs[d])
+            xs[d] = np.int32(clip(y, -33554432.0, 33554431.0))
 
 
 @_jit
-def norm_conv(x, history, taps, gain, bias, layer, exponent, table, out):  # type: ignore[no-untyped-def]
-    """out (B, T, D) = int8 codes of conv(norm(x)); x int32 unit 2**-12.
+def normed(x, gain, bias, layer, table, centred, out):  # type: ignore[no-untyped-def]
+    """out (D,) float64 = norm(x); x int32, both of unit 2**-12; centred: int32 (D,), to work in."""
+    d_ = x.shape[0]
+    if layer:
+        mean = np.int64(0)
+        for d in range(d_):
+            mean += x[d]
+        mean //= d_
+        for d in range(d_):
+            centred[d] = np.int32(clip(x[d] - mean, -33554432, 33554431))
+        x = centred
+    squares = np.int64(0)
+    for d in range(d_):
+        c = np.int64(x[d])
+        squares += c * c
+    r, s = rsqrt(squares // d_ + 1, table)
+    factor = np.float64(r) * _POWERS[s - 12]
+    for d in range(d_):
+        out[d] = np.floor(np.float64(x[d]) * factor + 0.5)
+    if layer:
+        for d in range(d_):
+            out[d] = np.floor(out[d] * gain[d] * (1.0 / 4096.0) + 0.5) + bias[d]
 
-    history (B, w - 1, D) int32: normed values of the positions before, updated; taps (w, D)
-    unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used if `layer`; float64.
+
+@_jit
+def norm_codes(x, span, ring, taps, gain, bias, layer, exponent, table, work, out):  # type: ignore[no-untyped-def]
+    """out (R, >= D) = codes of conv(norm(x)); x (R, D) int32 unit 2**-12.
+
+    ring: int32 (B, w, D), normed values of the last w positions, slot = position % w, updated, zero
+    at first; taps (w, D) unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used
+    if `layer`. work: float64 (2, D).
     """
-    b_, t_, d_ = x.shape
-    w = taps.shape[0]
-    past = max(w - 1, 0)
-    y = np.empty((t_ + past, d_), np.float64)
-    centred = np.empty(d_, np.int32)
-    acc = np.empty(d_, np.float64)
+    first, last, position, length = span
+    d_, w = x.shape[1], taps.shape[0]
+    y, acc = work[0], work[1]
+    centred = np.empty(d_ if layer else 0, np.int32)
     unit = 2.0 ** (exponent - 24) if w else 2.0 ** (exponent - 12)
-    for b in range(b_):
-        for j in range(past):
-            for d in range(d_):
-                y[j, d] = np.float64(history[b, j, d])
-        for t in range(t_):
-            xs, ys, os = x[b, t], y[past + t], out[b, t]
-            if layer:
-                mean = np.int64(0)
-                for d in range(d_):
-                    mean += xs[d]
-                mean //= d_
-                for d in range(d_):
-                    centred[d] = np.int32(_clip(xs[d] - mean, -33554432, 33554431))
-                xs = centred
-            squares = np.int64(0)
-            for d in range(d_):
-                c = np.int64(xs[d])
-                squares += c * c
-            r, s = rsqrt(squares // d_ + 1, table)
-            factor = np.float64(r) * 2.0 ** np.float64(12 - s)
-            for d in range(d_):
-                ys[d] = np.floor(np.float64(xs[d]) * factor + 0.5)
-            if layer:
-                for d in range(d_):
-                    ys[d] = np.floor(ys[d] * gain[d] * (1.0 / 4096.0) + 0.5) + bias[d]
+    r = 0
+    for b in range(first, last):
+        for p in range(position, position + length):
+            os = out[r]
+            normed(x[r], gain, bias, layer, table, centred, y)
+            r += 1
             if w:
-                tap = taps[0]
+                now, tap = ring[b, p % w], taps[0]
                 for d in range(d_):
-                    acc[d] = ys[d] * tap[d]
+                    now[d] = np.int32(y[d])
+                    acc[d] = y[d] * tap[d]
                 for j in range(1, w):
-                    before, tap = y[past + t - j], taps[j]
+                    before, tap = ring[b, (p - j) % w], taps[j]
                     for d in range(d_):
-                        acc[d] += before[d] * tap[d]
+                        acc[d] += np.float64(before[d]) * tap[d]
                 for d in range(d_):
-                    os[d] = _clip(np.floor(acc[d] * unit + 0.5), -127.0, 127.0)
+                    os[d] = stored(acc[d] * unit)
             else:
                 for d in range(d_):
-                    os[d] = _clip(np.floor(ys[d] * unit + 0.5), -127.0, 127.0)
-        for j in range(past):
-            for d in range(d_):
-                history[b, j, d] = np.int32(y[t_ + j, d])
+                    os[d] = stored(y[d] * unit)
 
 
 @_jit
-def _rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
-    """Rotate all head pairs of one position in place; qk (2 D,) float64 unit 2**-(e + 8)."""
-    half = turn.shape[0]
+def rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
+    """Turn all pairs of one position; qk (2 D,) float64 unit 2**-(e + 8).
+
+    In each head the first members of all pairs come before the second ones. turn: int32 (2, K / 2),
+    cosines and sines.
+    """
+    half = turn.shape[1]
+    cosines, sines = turn[0], turn[1]
     for h in range(2 * heads):
-        row = qk[2 * half * h : 2 * half * (h + 1)]
+        left = qk[2 * half * h : 2 * half * h + half]
+        right = qk[2 * half * h + half : 2 * half * (h + 1)]
         for i in range(half):
-            c, s = np.float64(turn[i, 0]), np.float64(turn[i, 1])
-            x0 = row[2 * i] * c - row[2 * i + 1] * s
-            x1 = row[2 * i] * s + row[2 * i + 1] * c
-            row[2 * i] = np.floor(x0 * (1.0 / 4194304.0) + 0.5)
-            row[2 * i + 1] = np.floor(x1 * (1.0 / 4194304.0) + 0.5)
+            c, s = np.float64(cosines[i]), np.float64(sines[i])
+            x0 = left[i] * c - right[i] * s
+            x1 = left[i] * s + right[i] * c
+            left[i] = np.floor(x0 * (1.0 / 4194304.0) + 0.5)
+            right[i] = np.floor(x1 * (1.0 / 4194304.0) + 0.5)
 
 
 @_jit
-def attend(acc, span, factors, bias, rotation, start, heads, keys, values, exps, scale, sites, out):  # type: ignore[no-untyped-def]
-    """out (B, T, D) = int8 codes of softmax attention over the last W positions.
-
-    acc (B, T, 3 D): product of the qkv matrix. span: (b, b', t, t'), only chunks b..b' - 1 at
-    positions t..t' - 1 are done. factors: (of q and k to unit 2**-(qk + 8), of v).
-    keys, values (B, W, D) int8: ring of the last W positions, slot = position % W, updated.
-    start: position of t = 0. rotation (length, K / 2, 2) int32 or empty. sites: exponents of
-    (qk, v, out).
-    scale = round(2**16 / sqrt(K)).
-    """
-    d_ = acc.shape[2] // 3
-    first_chunk, last_chunk, first, last = span
-    k_ = d_ // heads
-    w = keys.shape[1]
-    e_qk, e_v, e_out = sites
-    turn = rotation.shape[0] > 0
-    n_exps = exps.shape[0]
-    s_score = 9 + 2 * e_qk
-    out_unit = 2.0 ** (e_out - e_v - 40)
-    qk = np.empty(2 * d_, np.float64)
-    q = np.empty(d_, np.int16)
-    score = np.empty(w, np.int32)
-    total_v = np.empty(k_, np.int32)
-    for b in range(first_chunk, last_chunk):
-        for t in range(first, last):
-            pos = start + t
-            slot = pos % w
-            row, key, value = acc[b, t], keys[b, slot], values[b, slot]
-            for i in range(2 * d_):
-                y = np.floor(np.float64(row[i]) * factors[0] + 0.5) + bias[i]
-                qk[i] = _clip(y, -1048576.0, 1048575.0)
-            if turn:
-                _rotate(qk, rotation[pos], heads)
-            else:
-                for i in range(2 * d_):
-                    qk[i] = np.floor(qk[i] * (1.0 / 256.0) + 0.5)
-            for i in range(d_):
-                q[i] = np.int16(_clip(qk[i], -127.0, 127.0))
-            kk, vrow, vbias = qk[d_:], row[2 * d_ :], bias[2 * d_ :]
-            for i in range(d_):
-                key[i] = np.int8(_clip(kk[i], -127.0, 127.0))
-            for i in range(d_):
-                y = np.floor(np.float64(vrow[i]) * factors[1] + 0.5) + vbias[i]
-                value[i] = np.int8(_clip(y, -127.0, 127.0))
-            seen = min(pos + 1, w)
-            for h in range(heads):
-                qh = q[h * k_ : (h + 1) * k_]
-                best = np.int32(-2147483648)
-                for j in range(seen):
-                    kj = keys[b, j, h * k_ : (h + 1) * k_]
-                    dot = np.int32(0)
-                    for i in range(k_):
-                        dot += np.int32(qh[i]) * np.int32(kj[i])
-                    score[j] = dot
-                    best = max(best, dot)
-                total_v[:] = 0
-                total = np.int64(0)
-                for j in range(seen):
-                    gap = ((np.int64(best) - score[j]) * scale) >> s_score
-                    if gap < n_exps:
-                        p = np.int32(exps[gap])
-                        total += p
-                        vj = values[b, j, h * k_ : (h + 1) * k_]
-                        for i in range(k_):
-                            total_v[i] += p * np.int32(vj[i])
-                # |total_v| <= 127 * total, so the product stays below 2**47.
-                inverse = np.float64((np.int64(1) << 40) // total) * out_unit
-                oh = out[b, t, h * k_ : (h + 1) * k_]
-                for i in range(k_):
-                    y = np.floor(np.float64(total_v[i]) * inverse + 0.5)
-                    oh[i] = _clip(y, -127.0, 127.0)
-
-
-@_jit
-def squared_relu(acc, factor, bias, exponent, out):  # type: ignore[no-untyped-def]
-    """out (B, T, F) = codes 0..127 of relu(u)^2; u = requantised acc, unit 2**-10."""
-    b_, t_, f_ = acc.shape
+def squared_relu(sums, factor, bias, exponent, out):  # type: ignore[no-untyped-def]
+    """out (R, >= F) = codes 0..127 of relu(u)^2; u = requantised sums (R, >= F), unit 2**-10."""
     unit = 2.0 ** (exponent - 20)
-    for b in range(b_):
-        for t in range(t_):
-            row, os = acc[b, t], out[b, t]
-            for f in range(f_):
-                u = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
-                u = _clip(u, 0.0, 46340.0)
-                y = np.floor(u * u * unit + 0.5)
-                os[f] = y if y < 127.0 else 127.0
+    for r in range(sums.shape[0]):
+        row, os = sums[r], out[r]
+        for f in range(bias.shape[0]):
+            u = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
+            u = clip(u, 0.0, 46340.0)
+            os[f] = stored(u * u * unit)
 
 
 @_jit
-def gelu(acc, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
-    """out (B, T, F) = int8 codes of GELU at u = requantised acc, unit 2**-6, by table."""
-    b_, t_, f_ = acc.shape
+def gelu(sums, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
+    """out (R, >= F) = codes of GELU at u = requantised sums (R, >= F), unit 2**-6, by table."""
     unit = 2.0 ** (exponent - 10)
-    for b in range(b_):
-        for t in range(t_):
-            row, os = acc[b, t], out[b, t]
-            for f in range(f_):
-                y = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
-                u = np.int64(_clip(y, -1048576.0, 1048575.0))
-                if u >= 512:
-                    g = np.float64(u << 4)
-                elif u < -512:
-                    g = np.float64(0.0)
-                else:
-                    g = np.float64(table[u + 512])
-                os[f] = _clip(np.floor(g * unit + 0.5), -127.0, 127.0)
+    for r in range(sums.shape[0]):
+        row, os = sums[r], out[r]
+        for f in range(bias.shape[0]):
+            y = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
+            u = np.int64(clip(y, -1048576.0, 1048575.0))
+            if u >= 512:
+                g = np.float64(u << 4)
+            elif u < -512:
+                g = np.float64(0.0)
+            else:
+                g = np.float64(table[u + 512])
+            os[f] = stored(g * unit)
 
 
 @_jit
-def logit_gaps(acc, factor, bias, last, ranks, symbols, lengths, match, out):  # type: ignore[no-untyped-def]
-    """out (B, T, V) uint16 = min(best - logit, last), logits in units of 1/64 nat.
+def logit_gaps(sums, factor, bias, last, rank, bonus, work, out):  # type: ignore[no-untyped-def]
+    """out (V,) uint16 = min(best - logit, last), logits in units of 1/64 nat.
 
-    match (MAX_LENGTH + 1,): what a match of that length adds to the logit of its symbol, beside
-    column V of acc (B, T, V + 1); empty if there are no matches, and acc is (B, T, V). ranks:
-    int32 (rows,), place of a symbol in the vocabulary; symbols, lengths: (B, T) from the matcher.
+    sums: of one row. rank: place of the symbol that a match offers, negative for none; bonus: what
+    its length adds to the trust, which is column V of the sums. work: float64 (V,).
     """
-    b_, t_, v_ = out.shape
-    logits = np.empty(v_, np.float64)
-    for b in range(b_):
-        for t in range(t_):
-            row, os = acc[b, t], out[b, t]
-            for v in range(v_):
-                logits[v] = np.floor(np.float64(row[v]) * factor + 0.5) + bias[v]
-            if match.size and symbols[b, t] >= 0 and ranks[symbols[b, t]] >= 0:
-                trust = np.floor(np.float64(row[v_]) * factor + 0.5) + bias[v_]
-                logits[ranks[symbols[b, t]]] += trust + match[lengths[b, t]]
-            best = logits[0]
-            for v in range(v_):
-                best = logits[v] if logits[v] > best else best
-            for v in range(v_):
-                gap = best - logits[v]
-                os[v] = np.uint16(np.int32(gap if gap < last else last))
+    v_ = out.shape[0]
+    for v in range(v_):
+        work[v] = np.floor(np.float64(sums[v]) * factor + 0.5) + bias[v]
+    if rank >= 0:
+        work[rank] += np.floor(np.float64(sums[v_]) * factor + 0.5) + bias[v_] + bonus
+    highest = np.full(_LANES, work[0])  # a single maximum would wait for itself at every step
+    for v in range(0, v_ - _LANES + 1, _LANES):
+        for i in range(_LANES):
+            highest[i] = max(highest[i], work[v + i])
+    best = work[0]
+    for i in range(_LANES):
+        best = max(best, highest[i])
+    for v in range(v_ - v_ % _LANES, v_):
+        best = max(best, work[v])
+    for v in range(v_):
+        out[v] = np.uint16(np.int32(min(best - work[v], last)))
 
 
 @_jit

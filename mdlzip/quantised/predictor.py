@@ -1,10 +1,8 @@
 """The only forward pass the codec may use: integers in, integers out, exact everywhere.
 
 `forward` takes any number of positions at once and keeps what later positions need, so the encoder
-asks for a whole chunk and the decoder for one position at a time: the same integers. The flow is
-here, the steps are a `Backend`'s.
-
-Matrix products are exact (`products`), so no order of summation can change a bit.
+asks for a whole chunk and the decoder for one position at a time: the same integers. A `Backend`
+computes them. Matrix products are exact, so no order of summation can change a bit.
 
 Shapes: B chunks, T positions, V symbols of the vocabulary.
 """
@@ -16,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from mdlzip.errors import ExportRefused
 from mdlzip.matches import Matcher
@@ -42,9 +39,10 @@ class Predictor:
     """Runs an `IntegerNetwork`; several threads may share it, each with states of its own.
 
     positions: of the longest chunk that it will see; chunk_size unless the data are shorter.
-    carrier: "auto" takes the cheapest exact one; naming one that the bounds forbid raises
-    ExportRefused. kernels: "cpu" (fused) or "torch"; by default fused on the CPU. check: called
-    several times a second while a thread works, so that it can raise what stops it.
+    kernels: "cpu" (compiled) or "torch"; by default compiled on the CPU. products: a kind of
+    `int8_products` for the compiled ones, a carrier of `products` for torch; "auto" takes the
+    fastest, naming a carrier that the bounds forbid raises ExportRefused. check: called several
+    times a second while a thread works, so that it can raise what stops it.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class Predictor:
         *,
         positions: int | None = None,
         device: str = "cpu",
-        carrier: str = "auto",
+        products: str = "auto",
         kernels: str | None = None,
         check: Callable[[], None] = _nothing,
     ) -> None:
@@ -62,9 +60,9 @@ class Predictor:
         if self.vocabulary.longest > max(chunk_size // 2, 1):
             raise ExportRefused("a merge stands for more than half a chunk")
         self.chunk_size, self.positions = chunk_size, min(chunk_size, positions or chunk_size)
-        self.check, self.device = check, torch.device(device)
+        self.check, self.device = check, device
         self.task = Task.of(network, chunk_size, self.positions)
-        self.backend = _backend(self.task, self.device, carrier, kernels, check)
+        self.backend = _backend(self.task, device, products, kernels, check)
 
     @property
     def count_table(self) -> np.ndarray:
@@ -100,38 +98,24 @@ class Predictor:
         start = state.position
         if start + previous.shape[1] > self.positions:
             raise ValueError("more positions than the chunk has")
-        run, cache, net = self.backend, state.cache, self.task.net
-        stream = run.embed(previous, start, cache)
-        for layer in net.layers:
-            first, second = layer.attention.first, layer.attention.second
-            codes = run.norm(stream, layer.attention.norm, first, cache)
-            codes = run.attend(run.multiply(first, codes, cache), layer, start, cache)
-            stream = run.add(stream, run.multiply(second, codes, cache), second)
-            first, second = layer.mlp.first, layer.mlp.second
-            codes = run.norm(stream, layer.mlp.norm, first, cache)
-            codes = run.activate(run.multiply(first, codes, cache), layer, cache)
-            stream = run.add(stream, run.multiply(second, codes, cache), second)
-        codes = run.norm(stream, net.final, net.head, cache)
         matches = state.matcher.advance(previous) if state.matcher else None
-        gaps = run.gaps(run.multiply(net.head, codes, cache), matches, cache)
+        gaps = self.backend.forward(previous, start, matches, state.cache)
         state.position += previous.shape[1]
         return gaps
 
 
 def _backend(
-    task: Task,
-    device: torch.device,
-    carrier: str,
-    kernels: str | None,
-    check: Callable[[], None],
-) -> Backend[Any, Any]:
-    if (kernels or ("cpu" if device.type == "cpu" else "torch")) == "cpu":
+    task: Task, device: str, products: str, kernels: str | None, check: Callable[[], None]
+) -> Backend[Any]:
+    if (kernels or ("cpu" if device == "cpu" else "torch")) == "cpu":
         from mdlzip.quantised.backend_cpu import CpuBackend
 
-        return CpuBackend(task, carrier, check)
+        return CpuBackend(task, products, check)
+    import torch
+
     from mdlzip.quantised.backend_torch import TorchBackend
 
-    return TorchBackend(task, device, carrier, check)
+    return TorchBackend(task, torch.device(device), products, check)
 
 
 def shifted(symbols: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mdlzip.errors import ExportRefused
+from mdlzip.quantised.backend import MOMENT_MACS
 from mdlzip.quantised.prepared import Product
 
 # Exclusive bound on a sum of products for which each carrier is exact.
@@ -23,8 +24,6 @@ _DTYPE = {
     "float64": torch.float64,
     "int64": torch.int64,
 }
-# What is done between two looks at whether to go on: about a tenth of a second of one core.
-MOMENT_MACS = 1 << 31
 _LEAST_SLICE_ROWS = 32
 
 
@@ -32,17 +31,12 @@ class Matrix:
     """The matrix of a product on a device, in its carrier; threads may share it.
 
     carrier: "auto" takes the cheapest exact one; naming one that the bounds forbid raises
-    ExportRefused. bytes_pay: int8 is the cheapest, because operands are filled as int8 and the
-    processor has dot products of them. dtype: of the operands. sums: dtype of the results.
+    ExportRefused. dtype: of the operands. sums: dtype of the results.
     """
 
-    def __init__(
-        self, product: Product, device: torch.device, carrier: str, *, bytes_pay: bool = False
-    ) -> None:
+    def __init__(self, product: Product, device: torch.device, carrier: str) -> None:
         if carrier == "auto":
             carrier = "float32" if product.bound < CARRIER_BOUND["float32"] else "float64"
-            if bytes_pay:
-                carrier = "int8"  # several times faster
         if product.bound >= CARRIER_BOUND[carrier]:
             raise ExportRefused(f"a sum of {product.bound} is not exact in {carrier}")
         self.dtype = _DTYPE[carrier]

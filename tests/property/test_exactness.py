@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mdlzip.config import ModelConfig
 from mdlzip.errors import ExportRefused
 from mdlzip.quantised import selftest
+from mdlzip.quantised.int8_products import usable_kinds
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.reorder import like_next_to_like
@@ -40,6 +41,7 @@ MORE = (
 )  # fmt: skip
 ALL = (OURS, PAPER, *MORE)
 CHUNK = 96
+AVX2 = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+popcnt,+sse4.2,+ssse3"
 
 
 def symbols(batch: int, length: int = CHUNK, seed: int = 3) -> np.ndarray:
@@ -66,12 +68,17 @@ def test_the_networks_under_test_say_something(network: IntegerNetwork) -> None:
     assert len(np.unique(found[:, 1:], axis=1)) > 1
 
 
-@pytest.mark.parametrize("kernels", ["cpu", "torch"])
-@pytest.mark.parametrize("carrier", ["int8", "float32", "float64", "int64"])
-def test_carriers_and_kernels_agree(network: IntegerNetwork, carrier: str, kernels: str) -> None:
+PRODUCTS = [
+    *(("cpu", kind) for kind in usable_kinds()),
+    *(("torch", carrier) for carrier in ("int8", "float32", "float64", "int64")),
+]
+
+
+@pytest.mark.parametrize(("kernels", "products"), PRODUCTS)
+def test_all_products_agree(network: IntegerNetwork, kernels: str, products: str) -> None:
     data = symbols(3)
     reference = gaps(Predictor(network, CHUNK), data, CHUNK)
-    found = gaps(Predictor(network, CHUNK, carrier=carrier, kernels=kernels), data, CHUNK)
+    found = gaps(Predictor(network, CHUNK, products=products, kernels=kernels), data, CHUNK)
     assert np.array_equal(found, reference)
 
 
@@ -122,6 +129,7 @@ def test_intra_op_threads_change_nothing(network: IntegerNetwork) -> None:
         {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
         {"ONEDNN_MAX_CPU_ISA": "AVX2"},
         {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": "{tmp}"},
+        {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": AVX2, "NUMBA_CACHE_DIR": "{tmp}"},
     ],
     ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items() if k != "NUMBA_CACHE_DIR"),
 )
@@ -162,13 +170,14 @@ def test_an_alphabet_selects_among_the_logits(
     assert np.array_equal(gaps(part, data, 7), found)
 
 
-@pytest.mark.parametrize("carrier", ["int8", "float32", "float64", "int64"])
-def test_carriers_agree_on_an_alphabet(network: IntegerNetwork, carrier: str) -> None:
+@pytest.mark.parametrize(("kernels", "products"), PRODUCTS)
+def test_all_products_agree_on_an_alphabet(
+    network: IntegerNetwork, kernels: str, products: str
+) -> None:
     net, data = replace(network, vocabulary=Vocabulary(some(37))), symbols(3)
     reference = gaps(Predictor(net, CHUNK), data, CHUNK)
-    for kernels in ("cpu", "torch"):
-        found = gaps(Predictor(net, CHUNK, carrier=carrier, kernels=kernels), data, CHUNK)
-        assert np.array_equal(found, reference)
+    found = gaps(Predictor(net, CHUNK, products=products, kernels=kernels), data, CHUNK)
+    assert np.array_equal(found, reference)
 
 
 @settings(max_examples=40, deadline=None)
@@ -337,7 +346,7 @@ def test_twins_agree_on_odd_networks(
         fused = gaps(Predictor(net, 30), data, per_call)
     except ExportRefused:
         return  # a bound was broken and noticed
-    plain = gaps(Predictor(net, 30, kernels="torch", carrier="int64"), data, 30)
+    plain = gaps(Predictor(net, 30, kernels="torch", products="int64"), data, 30)
     assert np.array_equal(fused, plain)
 
 
@@ -348,9 +357,10 @@ def test_a_carrier_that_cannot_hold_the_sums_is_refused() -> None:
     full = QuantTensor(np.full_like(down.codes, 63), down.mantissa, down.exponent)
     net = replace(net, tensors={**net.tensors, "blocks.0.mlp.down": full})
     with pytest.raises(ExportRefused, match="not exact in float32"):
-        Predictor(net, 8, carrier="float32")
-    wide = gaps(Predictor(net, 8), symbols(2, 8), 8)  # picks float64 by itself
-    assert np.array_equal(wide, gaps(Predictor(net, 8, carrier="int64"), symbols(2, 8), 8))
+        Predictor(net, 8, kernels="torch", products="float32")
+    wide = gaps(Predictor(net, 8, kernels="torch"), symbols(2, 8), 8)  # float64 by itself
+    for kind in usable_kinds():
+        assert np.array_equal(wide, gaps(Predictor(net, 8, products=kind), symbols(2, 8), 8))
 
 
 def test_chunks_do_not_see_each_other(network: IntegerNetwork) -> None:

@@ -21,6 +21,9 @@ from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.quantised import kernels_cpu as kc
 from mdlzip.quantised import kernels_torch as kt
 from mdlzip.quantised import tables
+from mdlzip.quantised.attention_cpu import attention_kernel, seen_shapes
+from mdlzip.quantised.forward_cpu import pairs_apart
+from mdlzip.quantised.int8_products import usable_kinds
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.prepared import (
@@ -47,14 +50,14 @@ def tensor(a: np.ndarray) -> torch.Tensor:
 
 
 def sums(mantissa: int, shift: int) -> np.ndarray:
-    """Sums of a product, (1, 1, n): at the bound, around halves of the rounding, and small."""
+    """Sums of a product, int32 (1, n): at the bound, around halves of the rounding, and small."""
     most = min((MAX_PRODUCT - 1) // mantissa >> max(0, -shift), 127 * 63 * 16384)
     half = (1 << max(shift - 1, 0)) // mantissa
     near = [half * k + j for k in (1, 3) for j in (-2, -1, 0, 1, 2)]
     values = [0, 1, 2, most, most - 1, most // 2, most // 3, *near]
     values = [v for v in values if 0 <= v <= most]
     both = np.array([*values, *(-v for v in values)])
-    return both.reshape(1, 1, -1).astype(np.float64)
+    return both.reshape(1, -1).astype(np.int32)
 
 
 def cases() -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
@@ -76,25 +79,26 @@ def test_residual() -> None:
 def test_activations(exponent: int) -> None:
     table = tables.gelu_table()
     for shift, mantissa, acc, bias in cases():
-        factor, out = mantissa * 2.0**-shift, np.empty(acc.shape, np.float64)
+        factor, out = mantissa * 2.0**-shift, np.empty(acc.shape, np.uint8)
         exact = (tensor(acc), mantissa, shift, tensor(bias), exponent)
         kc.squared_relu(acc, factor, bias, exponent, out)
-        assert np.array_equal(out, kt.squared_relu(*exact).numpy()), (shift, mantissa)
+        assert np.array_equal(codes(out), kt.squared_relu(*exact).numpy()), (shift, mantissa)
         kc.gelu(acc, factor, bias, exponent, table, out)
-        assert np.array_equal(out, kt.gelu(*exact, tensor(table)).numpy()), (shift, mantissa)
+        assert np.array_equal(codes(out), kt.gelu(*exact, tensor(table)).numpy()), (shift, mantissa)
+
+
+def codes(stored: np.ndarray) -> np.ndarray:
+    return stored.astype(np.int64) - 128
 
 
 def test_logits() -> None:
     for shift, mantissa, acc, bias in cases():
         n = acc.shape[-1] - 1
-        out = np.empty((1, 1, n), np.uint16)
-        ranks, symbol = np.arange(n, dtype=np.int32), np.array([[2]], np.int16)
-        match = np.full(32, -(2.0**30))
-        args = (mantissa * 2.0**-shift, bias, 1000, ranks, symbol, np.array([[9]], np.uint8))
-        kc.logit_gaps(acc, *args, match, out)
+        out, work = np.empty(n, np.uint16), np.empty(n)
+        kc.logit_gaps(acc[0], mantissa * 2.0**-shift, bias, 1000, 2, -(2.0**30), work, out)
         guess = (torch.tensor([[2]]), torch.tensor([[-(1 << 30)]]))
-        expected = kt.logit_gaps(tensor(acc), mantissa, shift, tensor(bias), 1000, guess)
-        assert np.array_equal(out, expected.numpy()), (shift, mantissa)
+        expected = kt.logit_gaps(tensor(acc[None]), mantissa, shift, tensor(bias), 1000, guess)
+        assert np.array_equal(out, expected.numpy()[0, 0]), (shift, mantissa)
 
 
 def streams(d: int) -> np.ndarray:
@@ -121,47 +125,56 @@ def test_norm_and_convolution(d: int, width: int, layer: bool) -> None:
         taps = np.full((width, d), float(tap))
         taps[:, ::3] *= -1
         gains, biases = (np.full(d if layer else 0, float(v)) for v in (gain, bias))
-        history = np.zeros((1, max(width - 1, 0), d), np.int32)
+        history = np.zeros((1, max(width - 1, 0), d), np.int64)
+        ring, n = np.zeros((1, width, d), np.int32), x.shape[1]
         exact, kept = kt.norm_conv(
             tensor(x), tensor(history), tensor(taps), tensor(gains), tensor(biases), layer,
             exponent, tensor(table),
         )  # fmt: skip
-        out = np.empty(x.shape, np.float64)
-        kc.norm_conv(x, history, taps, gains, biases, layer, exponent, table, out)
-        assert np.array_equal(out, exact.numpy()), (exponent, gain)
-        if width:
-            assert np.array_equal(history, kept.numpy()), (exponent, gain)
+        out = np.empty(x.shape[1:], np.uint8)
+        kc.norm_codes(
+            x[0], (0, 1, 0, n), ring, taps, gains, biases, layer, exponent, table,
+            np.empty((2, d)), out,
+        )  # fmt: skip
+        assert np.array_equal(codes(out), exact.numpy()[0]), (exponent, gain)
+        if width > 1:
+            last = [ring[0, p % width] for p in range(n - width + 1, n)]
+            assert np.array_equal(last, kept.numpy()[0]), (exponent, gain)
 
 
 @pytest.mark.parametrize("e_qk", range(-4, 13))
 @pytest.mark.parametrize("rotary", [False, True])
-def test_attention(e_qk: int, rotary: bool) -> None:
+@pytest.mark.parametrize("kind", usable_kinds())
+def test_attention(kind: str, rotary: bool, e_qk: int) -> None:
     b, t, d, heads, w = 2, 5, 8, 2, 3
     rng = np.random.default_rng(e_qk + 20)
     rotation = np.zeros((0, 1, 2), np.int32)
     if rotary:
         rotation = tables.rotation_table(t, d // heads)
-    exps, scale = attention_table(w), 32768
+    exps, scale, attend = attention_table(w), 32768, attention_kernel(kind)
     allowed = [(v, o) for v, o in product(SITES, SITES) if ATTENTION_SHIFT + v - o <= 62]
     assert len(allowed) == 25 * 25 - 3
     for (e_v, e_out), shift in zip(allowed, np.resize(list(SHIFTS), len(allowed)), strict=True):
         shift = int(shift)
         most = min(MAX_PRODUCT - 1 >> max(0, -shift), 127 * 63 * 4096)
         size = min(most, 1 << max(shift + 7, 1))
-        acc = rng.integers(-size, size + 1, (b, t, 3 * d)).astype(np.float64)
+        size = min(size, (1 << 31) - 1)
+        acc = rng.integers(-size, size + 1, (b, t, 3 * d)).astype(np.int32)
         bias = np.zeros(3 * d)
-        keys, values = np.zeros((b, w, d), np.int8), np.zeros((b, w, d), np.int8)
-        out = np.empty((b, t, d), np.float64)
-        kc.attend(
-            acc, (0, b, 0, t), (2.0**-shift, 2.0**-shift), bias, rotation, 0, heads, keys, values,
-            exps, scale, (e_qk, e_v, e_out), out,
+        seen = [np.zeros(shape[1:], np.int32) for shape in seen_shapes(b, 1, heads, d // heads, w)]
+        out = np.empty((b * t, d), np.uint8)
+        order = pairs_apart(d, d // heads) if rotary else np.arange(3 * d)
+        attend(
+            np.ascontiguousarray(acc.reshape(b * t, -1)[:, order]), (0, b, 0, t),
+            np.full(2, 2.0**-shift), bias, np.ascontiguousarray(rotation.transpose(0, 2, 1)), w,
+            tuple(seen), exps, scale, (e_qk, e_v, e_out), np.empty(2 * d), out,
         )  # fmt: skip
         none = torch.zeros((b, 0, heads, d // heads), dtype=torch.int64)
         exact, _, _ = kt.attend(
             tensor(acc), 1, (shift, shift), tensor(bias), tensor(rotation), 0, heads, none, none, w,
             tensor(exps), scale, (e_qk, e_v, e_out),
         )  # fmt: skip
-        assert np.array_equal(out, exact.numpy()), (e_v, e_out, shift)
+        assert np.array_equal(codes(out).reshape(b, t, d), exact.numpy()), (e_v, e_out, shift)
 
 
 # --- whole networks -------------------------------------------------------------------------------
@@ -196,8 +209,8 @@ def agree(net: IntegerNetwork) -> bool:
     except ExportRefused:
         return False
     previous, found = shifted(TEXT), []
-    for kernels in ("cpu", "torch"):
-        predictor = Predictor(net, LENGTH, kernels=kernels, carrier="float64")
+    for kernels, products in (("cpu", "auto"), ("torch", "float64")):
+        predictor = Predictor(net, LENGTH, kernels=kernels, products=products)
         gaps = predictor.forward(previous, predictor.new_state(len(previous)))
         found.append(np.asarray(gaps).astype(np.int64))
     assert np.array_equal(*found)
