@@ -20,18 +20,26 @@ from mdlzip.errors import LimitExceeded
 # 3.11, numba's compilation included (it takes some 50 MiB more than its cache does).
 GENERAL_PROGRAM_BYTES = 36 << 20  # numpy, zstandard, liblzma
 WEIGHTS_PROGRAM_BYTES = 160 << 20  # numba: weights are decoded, nothing is predicted
+_KERNELS_PROGRAM_BYTES = 200 << 20
 _TORCH_PROGRAM_BYTES = 392 << 20
 _GPU_LIBRARIES_BYTES = 435 << 20  # resident parts of the CUDA or ROCm libraries
 _GPU_LIBRARIES = ("libtorch_cuda.so", "libtorch_hip.so")
 
 
 @cache
-def learned_program_bytes() -> int:
-    """Bytes of a process that predicts: Python, numpy, numba and the torch that is installed."""
+def torch_knows_gpus() -> bool:
+    """Whether the torch that is installed was built for GPUs; it is not loaded for this."""
     spec = find_spec("torch")  # finds the package without running it
     folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
-    gpu = folder is not None and any((folder / name).exists() for name in _GPU_LIBRARIES)
-    return _TORCH_PROGRAM_BYTES + gpu * _GPU_LIBRARIES_BYTES
+    return folder is not None and any((folder / name).exists() for name in _GPU_LIBRARIES)
+
+
+@cache
+def learned_program_bytes() -> int:
+    """Bytes of a process that predicts: Python, numpy, numba; torch where it may be asked."""
+    if not torch_knows_gpus():
+        return _KERNELS_PROGRAM_BYTES
+    return _TORCH_PROGRAM_BYTES + _GPU_LIBRARIES_BYTES
 
 
 def resident_bytes() -> int | None:

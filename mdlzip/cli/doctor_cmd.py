@@ -77,15 +77,12 @@ def _facts() -> dict[str, object]:
 
 def _predicts_with() -> str:
     """What computes the predictions of an archive here, if no device is named."""
-    import torch
-
     from mdlzip.process.devices import pick_device
+    from mdlzip.quantised.int8_products import host_kind
 
     if (device := pick_device("auto")) != "cpu":
         return f"torch on {device}, products of float32 and float64"
-    if torch.cpu._is_vnni_supported():
-        return "compiled kernels, products of int8 (VNNI)"
-    return "compiled kernels, products of float32 and float64 (no VNNI)"
+    return f"compiled kernels, products of bytes by {host_kind()}"
 
 
 def _version(name: str) -> str:

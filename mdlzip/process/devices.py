@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from mdlzip.errors import UsageError
+from mdlzip.resources import torch_knows_gpus
 
 
 def check_device(name: str) -> None:
@@ -21,8 +24,15 @@ def check_device(name: str) -> None:
 def pick_device(name: str) -> str:
     """The device of that name: "auto" is the GPU if there is one; UsageError for an unknown one."""
     if name == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_gpu() else "cpu"
     check_device(name)
     return name
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU; torch is loaded only if it could."""
+    if "torch" not in sys.modules and not torch_knows_gpus():
+        return False
+    import torch
+
+    return torch.cuda.is_available()

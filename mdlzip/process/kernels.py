@@ -7,6 +7,7 @@ every process compiles what it needs: slower at the start, the same results.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,10 +63,14 @@ def kernel_names(*, used: bool = False) -> list[str]:
 
 
 def _called_by(function: Callable[..., Any]) -> list[str]:
-    """Kernels among the global names of a function."""
-    globals_ = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [name for name, kernel in _kernels.items() if any(kernel is g for g in globals_)]
+    """Kernels among the names that a function uses: global ones, of its modules, and outer ones."""
+    names = function.__code__.co_names
+    found = [function.__globals__.get(name) for name in names]
+    modules = [value for value in found if isinstance(value, ModuleType)]
+    found += [getattr(module, name, None) for module in modules for name in names]
+    found += [cell.cell_contents for cell in function.__closure__ or ()]
+    return [name for name, kernel in _kernels.items() if any(kernel is f for f in found)]
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__.split('.')[-1]}.{function.__name__}"
+    return f"{function.__module__.split('.')[-1]}.{function.__qualname__.split('.')[-1]}"

@@ -49,10 +49,13 @@ class CpuBackend:
         return CpuCache(new_cache(self._task, batch), new_work(self._task), gaps)
 
     def narrow(self, cache: CpuCache, rows: np.ndarray) -> None:
-        """Let `cache` go on with the chunks `rows`, boolean (B,), alone."""
+        """One array after the other, so that the old ones are never all there beside the new."""
         cache.gaps = cache.gaps[:0]
-        rings, seen = cache.arrays
-        cache.arrays = CacheArrays(rings[:, rows], Seen(*(array[:, rows] for array in seen)))
+        cache.arrays = cache.arrays._replace(rings=cache.arrays.rings[:, rows])
+        for name in Seen._fields:
+            seen = cache.arrays.seen
+            seen = seen._replace(**{name: getattr(seen, name)[:, rows]})
+            cache.arrays = cache.arrays._replace(seen=seen)
 
     def forward(
         self, previous: np.ndarray, start: int, matches: Matches | None, cache: CpuCache

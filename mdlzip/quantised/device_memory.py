@@ -110,9 +110,9 @@ def fit_tiles(
     return DeviceTiles(threads, chunks, symbols, need(threads, chunks, symbols))
 
 
-def device_limit(device: torch.device, memory: int | None) -> int | None:
+def device_limit(device: str, memory: int | None) -> int | None:
     """The bytes that may be taken of a device: what is free there, and at most `memory`."""
-    if device.type != "cuda":
+    if torch.device(device).type != "cuda":
         return memory
     free = int(_FREE_SHARE * torch.cuda.mem_get_info(device)[0])
     return free if memory is None else min(free, memory)

@@ -16,44 +16,42 @@ import numpy as np
 
 from mdlzip.quantised import int8_products, tables
 from mdlzip.quantised import kernels_cpu as kernels
-from mdlzip.quantised.attention_cpu import Seen, attention_kernel, seen_shapes
+from mdlzip.quantised.attention_cpu import (
+    AttentionWork,
+    Seen,
+    attention_kernel,
+    attention_work,
+    seen_shapes,
+)
 from mdlzip.quantised.backend import Task
 from mdlzip.quantised.int8_products import BLOCK, GROUP, pack, padded
-from mdlzip.quantised.prepared import Product
 
 ROWS = 32
 """That go through the layers together."""
 
+# Fields of `PackedNetwork.products`: where codes and numbers of a product begin, blocks and groups
+# of its matrix, outputs. Its numbers are its two factors and its biases.
+CODES, STARTS, NUMBERS, BLOCKS, GROUPS, OUTPUTS = range(6)
+PRODUCT_FIELDS = 6
+# Fields of `norms`: where the numbers begin (taps, gain, bias), taps, exponent.
+NORM_NUMBERS, NORM_TAPS, NORM_EXPONENT = range(3)
+NORM_FIELDS = 3
+
 
 class PackedNetwork(NamedTuple):
-    """A `Task` as arrays for the kernel, one of all layers for each kind of tensor.
+    """A `Task` in few arrays, since each one that a kernel gets costs time at every call.
 
-    Matrices (L, N / 16, K / 4, 16, 4) and their starts (L, N): see `pack`; the head has no L.
-    Biases: float64. factors: float64 (4 L + 1, 2), of products by place, (all, v). gain, shift: of
-    norms. exponents: int64 (2 L + 1,), of norms; sites: int64 (L, 4), of qk, v, attn_out, mlp_act.
+    products: int64 (4 L + 1, PRODUCT_FIELDS), by place; norms: int64 (2 L + 1, NORM_FIELDS).
+    codes: int8, starts: int32, both see `pack`; numbers: float64. sites: int64 (L, 4), exponents
+    of qk, v, attn_out, mlp_act. The rest as in `Task`, turns as `kernels_cpu.rotate` takes them.
     """
 
-    qkv: np.ndarray
-    qkv_start: np.ndarray
-    qkv_bias: np.ndarray
-    out: np.ndarray
-    out_start: np.ndarray
-    out_bias: np.ndarray
-    up: np.ndarray
-    up_start: np.ndarray
-    up_bias: np.ndarray
-    down: np.ndarray
-    down_start: np.ndarray
-    down_bias: np.ndarray
-    head: np.ndarray
-    head_start: np.ndarray
-    head_bias: np.ndarray
-    factors: np.ndarray
-    taps: np.ndarray
-    gain: np.ndarray
-    shift: np.ndarray
-    exponents: np.ndarray
+    products: np.ndarray
+    norms: np.ndarray
     sites: np.ndarray
+    codes: np.ndarray
+    starts: np.ndarray
+    numbers: np.ndarray
     embedding: np.ndarray
     sinusoids: np.ndarray
     turns: np.ndarray
@@ -83,34 +81,47 @@ class WorkArrays(NamedTuple):
     """What the kernel writes to between steps, for `ROWS` rows.
 
     codes: uint8, sums: int32, both as flat memory for the widest product; stream: int32 (ROWS, D);
-    wide: float64 (2, the widest of D, F, V).
+    wide: float64 (2, the widest of 2 D, V); centred: int32 (D,).
     """
 
     codes: np.ndarray
     sums: np.ndarray
     stream: np.ndarray
     wide: np.ndarray
+    centred: np.ndarray
+    attention: AttentionWork
 
 
 def packed_network(task: Task) -> PackedNetwork:
     """The arrays of a network."""
     net, c = task.net, task.config
     order = pairs_apart(c.d_model, c.head_width) if len(task.rotation) else None
-    attention, mlp = [x.attention for x in net.layers], [x.mlp for x in net.layers]
-    norms = net.norms
+    sizes = [_packed_shape(product.codes.shape) for product in net.products]
+    codes = np.empty(sum(n * k for n, k in sizes), np.int8)
+    starts = np.empty(sum(n for n, _ in sizes), np.int32)
+    numbers = list[np.ndarray]()
+    products, norms = list[tuple[int, ...]](), list[tuple[int, ...]]()
+    n_codes = n_starts = n_numbers = 0
+    first = {layer.attention.first.place for layer in net.layers}
+    for product, (n, k) in zip(net.products, sizes, strict=True):
+        rows = order if order is not None and product.place in first else slice(None)
+        matrix, start = pack(product.codes[rows])
+        codes[n_codes : n_codes + n * k], starts[n_starts : n_starts + n] = matrix.ravel(), start
+        numbers.append(np.array([product.factor, product.factor_v, *product.bias[rows]]))
+        outputs = len(product.codes)
+        products.append((n_codes, n_starts, n_numbers, n // BLOCK, k // GROUP, outputs))
+        n_codes, n_starts, n_numbers = n_codes + n * k, n_starts + n, n_numbers + 2 + outputs
+    for norm in net.norms:
+        norms.append((n_numbers, len(norm.taps), norm.exponent))
+        numbers.append(np.concatenate([norm.taps.ravel(), norm.gain, norm.bias]))
+        n_numbers += len(numbers[-1])
     return PackedNetwork(
-        *_stack([part.first for part in attention], order),
-        *_stack([part.second for part in attention]),
-        *_stack([part.first for part in mlp]),
-        *_stack([part.second for part in mlp]),
-        *pack(net.head.codes),
-        net.head.bias,
-        np.array([(p.factor, p.factor_v) for p in net.products]),
-        np.stack([norm.taps for norm in norms[:-1]]),
-        np.stack([norm.gain for norm in norms]),
-        np.stack([norm.bias for norm in norms]),
-        np.array([norm.exponent for norm in norms]),
+        np.array(products),
+        np.array(norms),
         np.array([(x.qk, x.v, x.attn_out, x.mlp_act) for x in net.layers]),
+        codes,
+        starts,
+        np.concatenate(numbers),
         net.embedding,
         task.sinusoids,
         np.ascontiguousarray(task.rotation.transpose(0, 2, 1)),
@@ -127,6 +138,10 @@ def packed_network(task: Task) -> PackedNetwork:
     )
 
 
+def _packed_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    return padded(shape[0], BLOCK), padded(shape[1], GROUP)
+
+
 def pairs_apart(width: int, head: int) -> np.ndarray:
     """Order of the rows of a qkv matrix that has the first members of a head's pairs in front.
 
@@ -135,16 +150,6 @@ def pairs_apart(width: int, head: int) -> np.ndarray:
     in_head = np.concatenate([np.arange(0, head, 2), np.arange(1, head, 2)])
     pairs = np.add.outer(np.arange(0, 2 * width, head), in_head).ravel()
     return np.concatenate([pairs, np.arange(2 * width, 3 * width)])
-
-
-def _stack(
-    products: list[Product], order: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Matrices, starts, biases) of the same product in all layers, rows in `order`."""
-    rows = slice(None) if order is None else order
-    packed = [pack(product.codes[rows]) for product in products]
-    matrices, starts = (np.stack(part) for part in zip(*packed, strict=True))
-    return matrices, starts, np.stack([product.bias[rows] for product in products])
 
 
 def new_cache(task: Task, batch: int) -> CacheArrays:
@@ -167,6 +172,8 @@ def new_work(task: Task) -> WorkArrays:
         np.empty(ROWS * most_outputs, np.int32),
         np.empty((ROWS, width), np.int32),
         np.empty((2, max(2 * width, v))),
+        np.empty(width, np.int32),
+        attention_work(task.config.head_width, min(task.window, task.positions)),
     )
 
 
@@ -179,91 +186,117 @@ def forward_kernel(kind: str) -> Any:
     column is the symbol before position `start`. symbols, lengths (B, T): see `Matcher.advance`,
     empty without matches. gaps: uint16 (B, T, V), written.
     """
-    from mdlzip.process.kernels import compiled
-
     multiply, attend = int8_products.kernel(kind), attention_kernel(kind)
-    keep = compiled(fastmath=False, boundscheck=False)
+    bare = kernels.bare
 
-    @compiled(inline="always")
-    def rows_of(memory, n, matrices):  # type: ignore[no-untyped-def]
-        """Codes (n, K) for a packed matrix."""
-        width = matrices.shape[-3] * 4
-        return memory[: n * width].reshape(n, width)
-
-    @compiled(inline="always")
-    def product(codes, matrix, start, memory):  # type: ignore[no-untyped-def]
-        n, width = codes.shape[0], start.shape[0]
-        sums = memory[: n * width].reshape(n, width)
-        multiply(codes, matrix, start, sums)
-        return sums
-
-    @compiled(inline="always")
-    def norm(place, taps, ring, span, net, stream, work, codes):  # type: ignore[no-untyped-def]
-        kernels.norm_codes(
-            stream, span, ring, taps, net.gain[place], net.shift[place], net.is_layer_norm,
-            net.exponents[place], net.rsqrt, work.wide, codes,
+    def product(net, place, n, work):  # type: ignore[no-untyped-def]
+        """Sums of n rows of codes."""
+        own = net.products[place]
+        groups = own[GROUPS]
+        multiply(
+            work.codes.ctypes.data, net.codes.ctypes.data + own[CODES],
+            net.starts.ctypes.data + 4 * own[STARTS], work.sums.ctypes.data,
+            n, own[BLOCKS], groups, groups * BLOCK * GROUP,
         )  # fmt: skip
 
-    def look(previous, start, here, symbols, lengths, net, cache, work, gaps):  # type: ignore[no-untyped-def]
-        first, last, column, length = here
-        span = first, last, start + column, length
-        n = (last - first) * length
-        stream = work.stream[:n]
-        for r in range(n):
-            place, symbol = column + r % length, previous[first + r // length, column + r % length]
-            stream[r] = net.embedding[symbol]
-            if net.sinusoids.shape[0]:
-                stream[r] += net.sinusoids[start + place]
-        for i in range(net.qkv.shape[0]):
-            codes = rows_of(work.codes, n, net.qkv)
-            norm(2 * i, net.taps[2 * i], cache.rings[2 * i], span, net, stream, work, codes)
-            sums = product(codes, net.qkv[i], net.qkv_start[i], work.sums)
-            codes = rows_of(work.codes, n, net.out)
-            attend(
-                sums, span, net.factors[4 * i], net.qkv_bias[i], net.turns, net.window,
-                (cache.seen.keys[i], cache.seen.starts[i], cache.seen.values[i]), net.exps,
-                net.scale, (net.sites[i, 0], net.sites[i, 1], net.sites[i, 2]), work.wide[0], codes,
-            )  # fmt: skip
-            sums = product(codes, net.out[i], net.out_start[i], work.sums)
-            kernels.add_residual(stream, sums, net.factors[4 * i + 1, 0], net.out_bias[i])
-            codes = rows_of(work.codes, n, net.up)
-            j = 2 * i + 1
-            norm(j, net.taps[j], cache.rings[j], span, net, stream, work, codes)
-            sums = product(codes, net.up[i], net.up_start[i], work.sums)
-            codes = rows_of(work.codes, n, net.down)
-            factor, exponent = net.factors[4 * i + 2, 0], net.sites[i, 3]
-            if net.is_gelu:
-                kernels.gelu(sums, factor, net.up_bias[i], exponent, net.gelu, codes)
-            else:
-                kernels.squared_relu(sums, factor, net.up_bias[i], exponent, codes)
-            sums = product(codes, net.down[i], net.down_start[i], work.sums)
-            kernels.add_residual(stream, sums, net.factors[4 * i + 3, 0], net.down_bias[i])
-        codes = rows_of(work.codes, n, net.head)
-        final = net.exponents.shape[0] - 1
-        norm(final, net.taps[0, :0], cache.rings[0], span, net, stream, work, codes)
-        sums = product(codes, net.head, net.head_start, work.sums)
-        for r in range(n):
-            b, t = first + r // length, column + r % length
-            rank, bonus = -1, 0.0
-            if net.match.size and symbols[b, t] >= 0:
-                rank, bonus = net.ranks[symbols[b, t]], net.match[lengths[b, t]]
-            kernels.logit_gaps(
-                sums[r], net.factors[-1, 0], net.head_bias, net.last_gap, rank, bonus,
-                work.wide[0], gaps[b, t],
-            )  # fmt: skip
+    def norm(net, place, stream, span, ring, work, user):  # type: ignore[no-untyped-def]
+        at, w = net.norms[place, NORM_NUMBERS], net.norms[place, NORM_TAPS]
+        d_ = stream.shape[1]
+        n = d_ if net.is_layer_norm else 0
+        taps = net.numbers[at : at + w * d_]
+        gain, bias = net.numbers[at + w * d_ :][:n], net.numbers[at + w * d_ + n :][:n]
+        kernels.norm_codes(
+            stream, span, ring, taps, gain, bias, net.is_layer_norm,
+            net.norms[place, NORM_EXPONENT], net.rsqrt, work.wide, work.centred,
+            work.codes, net.products[user, GROUPS] * GROUP,
+        )  # fmt: skip
 
-    look.__qualname__ = f"look_{kind}"
-    look_at = keep(look)
+    def embed(previous, start, here, net, stream):  # type: ignore[no-untyped-def]
+        first, last, column, length = here
+        for b in range(first, last):
+            for t in range(column, column + length):
+                row = net.embedding[previous[b, t]]
+                own = stream[(b - first) * length + t - column]
+                for d in range(len(own)):
+                    own[d] = row[d]
+                if net.sinusoids.shape[0]:
+                    place = net.sinusoids[start + t]
+                    for d in range(len(own)):
+                        own[d] += place[d]
+
+    def give_gaps(net, place, here, symbols, lengths, work, gaps):  # type: ignore[no-untyped-def]
+        first, last, column, length = here
+        at, n = net.products[place, NUMBERS], net.products[place, OUTPUTS]
+        width = net.products[place, BLOCKS] * BLOCK
+        factor, bias = net.numbers[at], net.numbers[at + 2 : at + 2 + n]
+        for b in range(first, last):
+            for t in range(column, column + length):
+                rank, bonus = -1, 0.0
+                if net.match.size and symbols[b, t] >= 0:
+                    rank, bonus = net.ranks[symbols[b, t]], net.match[lengths[b, t]]
+                row = work.sums[((b - first) * length + t - column) * width :]
+                kernels.logit_gaps(
+                    row, factor, bias, net.last_gap, rank, bonus, work.wide[0], work.wide[1],
+                    gaps[b, t],
+                )  # fmt: skip
+
+    def add(net, place, stream, work):  # type: ignore[no-untyped-def]
+        """Add sums to the stream."""
+        at, width = net.products[place, NUMBERS], net.products[place, BLOCKS] * BLOCK
+        bias = net.numbers[at + 2 : at + 2 + stream.shape[1]]
+        kernels.add_residual(stream, work.sums, width, net.numbers[at], bias)
+
+    def activate(net, i, n, work):  # type: ignore[no-untyped-def]
+        """Codes for the last product of layer i from the sums of the one before."""
+        place, exponent = 4 * i + 2, net.sites[i, 3]
+        at, outputs = net.products[place, NUMBERS], net.products[place, OUTPUTS]
+        factor, bias = net.numbers[at], net.numbers[at + 2 : at + 2 + outputs]
+        most, width = net.products[place, BLOCKS] * BLOCK, net.products[place + 1, GROUPS] * GROUP
+        sums, codes = work.sums, work.codes
+        if net.is_gelu:
+            kernels.gelu(n, sums, most, factor, bias, exponent, net.gelu, codes, width)
+        else:
+            kernels.squared_relu(n, sums, most, factor, bias, exponent, codes, width)
+
+    product.__qualname__ += f"_{kind}"  # by which machine code is kept
+    product, norm, embed = bare(product), bare(norm), bare(embed)
+    add, activate, give_gaps = bare(add), bare(activate), bare(give_gaps)
 
     def forward(previous, start, span, symbols, lengths, net, cache, work, gaps):  # type: ignore[no-untyped-def]
         first, last, column, end = span
-        length = min(end - column, ROWS)
-        chunks = max(ROWS // length, 1)
+        most = min(end - column, ROWS)
+        chunks, layers = max(ROWS // most, 1), net.sites.shape[0]
         for b in range(first, last, chunks):
-            for t in range(column, end, length):
-                here = (b, min(b + chunks, last), t, min(length, end - t))
-                look_at(previous, start, here, symbols, lengths, net, cache, work, gaps)
+            for t in range(column, end, most):
+                here = b, min(b + chunks, last), t, min(most, end - t)
+                rows = here[0], here[1], start + here[2], here[3]
+                n = (here[1] - here[0]) * here[3]
+                stream = work.stream[:n]
+                embed(previous, start, here, net, stream)
+                for i in range(layers):
+                    place = 4 * i
+                    norm(net, 2 * i, stream, rows, cache.rings[2 * i], work, place)
+                    product(net, place, n, work)
+                    at, outputs = net.products[place, NUMBERS], net.products[place, OUTPUTS]
+                    seen = cache.seen.keys[i], cache.seen.starts[i], cache.seen.values[i]
+                    attend(
+                        work.sums, net.products[place, BLOCKS] * BLOCK, rows,
+                        (net.numbers[at], net.numbers[at + 1]),
+                        net.numbers[at + 2 : at + 2 + outputs], net.turns, net.window, seen,
+                        net.exps, net.scale, (net.sites[i, 0], net.sites[i, 1], net.sites[i, 2]),
+                        work.wide[0], work.attention, work.codes,
+                        net.products[place + 1, GROUPS] * GROUP,
+                    )  # fmt: skip
+                    product(net, place + 1, n, work)
+                    add(net, place + 1, stream, work)
+                    norm(net, 2 * i + 1, stream, rows, cache.rings[2 * i + 1], work, place + 2)
+                    product(net, place + 2, n, work)
+                    activate(net, i, n, work)
+                    product(net, place + 3, n, work)
+                    add(net, place + 3, stream, work)
+                norm(net, 2 * layers, stream, rows, cache.rings[0], work, 4 * layers)
+                product(net, 4 * layers, n, work)
+                give_gaps(net, 4 * layers, here, symbols, lengths, work, gaps)
 
-    # By which machine code is kept.
-    forward.__qualname__ = f"forward_{kind}"
-    return keep(forward)
+    forward.__qualname__ += f"_{kind}"
+    return bare(forward)

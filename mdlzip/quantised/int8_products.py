@@ -94,11 +94,12 @@ KINDS = {
 
 @cache
 def kernel(kind: str, *, signed: bool = False) -> Any:
-    """The compiled `multiply(rows, weights, start, sums)` of this kind; for other kernels to call.
+    """The compiled `multiply(rows, weights, start, sums, n, blocks, groups, step)`.
 
-    rows: uint8 (T, K), C-contiguous; weights: int8 (N / 16, K / 4, 16, 4); sums: int32 (T, N),
-    C-contiguous, overwritten with start (N,) and the products. Codes of the weights are at most 63;
-    127 if `signed`, which for "avx2" means that rows are int8.
+    For other kernels to call, so arrays are given by their addresses. rows: uint8 (n, K), with
+    K / 4 groups; weights: int8 (blocks, K / 4, 16, 4), `step` bytes from block to block; start:
+    int32 (16 blocks,); sums: int32 (n, 16 blocks), overwritten with the start and the products.
+    Codes of the weights are at most 63; 127 if `signed`, which for "avx2" means that rows are int8.
     """
     from mdlzip.process.kernels import compiled
 
@@ -130,20 +131,17 @@ def kernel(kind: str, *, signed: bool = False) -> Any:
 
     four, two, one = (strip(min(n, rows)) for n in (4, 2, 1))
 
-    def multiply(rows_, weights, start, sums):  # type: ignore[no-untyped-def]
-        n_blocks, groups = weights.shape[0], weights.shape[1]
-        x, w, s, out = rows_.ctypes.data, weights.ctypes.data, start.ctypes.data, sums.ctypes.data
-        x_step, w_step, step = rows_.strides[0], weights.strides[0], sums.strides[0]
-        left = rows_.shape[0]
+    def multiply(x, weights, start, out, n_rows, n_blocks, groups, w_step):  # type: ignore[no-untyped-def]
+        x_step, step, left = groups * GROUP, n_blocks * _SUMS_BYTES, n_rows
         while left > 0:
             if rows >= 4 and left >= 4:
-                four(x, x_step, w, w_step, n_blocks, groups, s, out, step)
+                four(x, x_step, weights, w_step, n_blocks, groups, start, out, step)
                 n = 4
             elif rows >= 2 and left >= 2:
-                two(x, x_step, w, w_step, n_blocks, groups, s, out, step)
+                two(x, x_step, weights, w_step, n_blocks, groups, start, out, step)
                 n = 2
             else:
-                one(x, x_step, w, w_step, n_blocks, groups, s, out, step)
+                one(x, x_step, weights, w_step, n_blocks, groups, start, out, step)
                 n = 1
             left -= n
             x += n * x_step
@@ -151,7 +149,7 @@ def kernel(kind: str, *, signed: bool = False) -> Any:
 
     name = f"{kind}{'_signed' if signed else ''}"
     multiply.__qualname__ = f"multiply_{name}"  # by which machine code is kept
-    return compiled(boundscheck=False)(multiply)
+    return compiled(error_model="numpy", _nrt=False)(multiply)
 
 
 def _tile(kind: str, rows: int, blocks: int, signed: bool) -> Any:

@@ -9,12 +9,16 @@ The twin for other devices is `kernels_torch`, in plain int64; both follow
 `docs/format-predictor.md`.
 
 Shapes: B chunks, R rows, each a position of a chunk; D width, H heads, K head width, F feed-forward
-width, V symbols of the vocabulary. A `span` is (b, b', p, n): the rows are those of the chunks
+width, V symbols of the vocabulary. Codes and sums are flat memory, `width` places a row, of which
+the first ones are in use. A `span` is (b, b', p, n): the rows are those of the chunks
 b..b' - 1 at the n positions from p on, chunk by chunk. Rows of codes are uint8, code + 128, for
 `int8_products`. `factor` arguments are mantissa * 2**-shift, an exact float64.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +26,12 @@ from mdlzip.process.kernels import compiled
 
 _POWERS = 0.5 ** np.arange(64.0)  # `**` is a call that takes as long as a loop over a row
 _LANES = 16
-_jit = compiled(fastmath=False, boundscheck=False)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def bare(function: F) -> F:
+    """A kernel that makes no arrays and never raises: less machine code, made in less time."""
+    return compiled(error_model="numpy", _nrt=False)(function)
 
 
 @compiled(inline="always")
@@ -37,7 +46,7 @@ def stored(x):  # type: ignore[no-untyped-def]
     return np.uint8(np.int32(clip(x + 128.5, 1.0, 255.0)))
 
 
-@_jit
+@bare
 def rsqrt(v, table):  # type: ignore[no-untyped-def]
     """(r, s) with r / 2**s close to 1 / sqrt(v); 1 <= v < 2**62."""
     n, rest = np.int64(1), v
@@ -54,17 +63,17 @@ def rsqrt(v, table):  # type: ignore[no-untyped-def]
     return r >> 4, 25 + e // 2
 
 
-@_jit
-def add_residual(x, sums, factor, bias):  # type: ignore[no-untyped-def]
-    """x (R, D) int32 += requantised sums (R, >= D), unit 2**-12, clamped to 2**25."""
+@bare
+def add_residual(x, sums, width, factor, bias):  # type: ignore[no-untyped-def]
+    """x (R, D) int32 += requantised sums, unit 2**-12, clamped to 2**25."""
     for r in range(x.shape[0]):
-        row, xs = sums[r], x[r]
+        row, xs = sums[r * width : (r + 1) * width], x[r]
         for d in range(x.shape[1]):
             y = np.floor(np.float64(row[d]) * factor + 0.5) + bias[d] + np.float64(xs[d])
             xs[d] = np.int32(clip(y, -33554432.0, 33554431.0))
 
 
-@_jit
+@bare
 def normed(x, gain, bias, layer, table, centred, out):  # type: ignore[no-untyped-def]
     """out (D,) float64 = norm(x); x int32, both of unit 2**-12; centred: int32 (D,), to work in."""
     d_ = x.shape[0]
@@ -89,32 +98,32 @@ def normed(x, gain, bias, layer, table, centred, out):  # type: ignore[no-untype
             out[d] = np.floor(out[d] * gain[d] * (1.0 / 4096.0) + 0.5) + bias[d]
 
 
-@_jit
-def norm_codes(x, span, ring, taps, gain, bias, layer, exponent, table, work, out):  # type: ignore[no-untyped-def]
-    """out (R, >= D) = codes of conv(norm(x)); x (R, D) int32 unit 2**-12.
+@bare
+def norm_codes(x, span, ring, taps, gain, bias, layer, exponent, table, work, centred, out, width):  # type: ignore[no-untyped-def]
+    """out = codes of conv(norm(x)); x (R, D) int32 unit 2**-12.
 
     ring: int32 (B, w, D), normed values of the last w positions, slot = position % w, updated, zero
-    at first; taps (w, D) unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used
-    if `layer`. work: float64 (2, D).
+    at first; taps (w D,) unit 2**-12, w = 0 for no convolution; gain, bias (D,) unit 2**-12, used
+    if `layer`. work: float64 (2, D); centred: int32 (D,), to work in.
     """
     first, last, position, length = span
-    d_, w = x.shape[1], taps.shape[0]
+    d_ = x.shape[1]
+    w = taps.shape[0] // d_
     y, acc = work[0], work[1]
-    centred = np.empty(d_ if layer else 0, np.int32)
     unit = 2.0 ** (exponent - 24) if w else 2.0 ** (exponent - 12)
     r = 0
     for b in range(first, last):
         for p in range(position, position + length):
-            os = out[r]
+            os = out[r * width : (r + 1) * width]
             normed(x[r], gain, bias, layer, table, centred, y)
             r += 1
             if w:
-                now, tap = ring[b, p % w], taps[0]
+                now, tap = ring[b, p % w], taps[:d_]
                 for d in range(d_):
                     now[d] = np.int32(y[d])
                     acc[d] = y[d] * tap[d]
                 for j in range(1, w):
-                    before, tap = ring[b, (p - j) % w], taps[j]
+                    before, tap = ring[b, (p - j) % w], taps[j * d_ : (j + 1) * d_]
                     for d in range(d_):
                         acc[d] += np.float64(before[d]) * tap[d]
                 for d in range(d_):
@@ -124,7 +133,7 @@ def norm_codes(x, span, ring, taps, gain, bias, layer, exponent, table, work, ou
                     os[d] = stored(y[d] * unit)
 
 
-@_jit
+@bare
 def rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
     """Turn all pairs of one position; qk (2 D,) float64 unit 2**-(e + 8).
 
@@ -144,24 +153,26 @@ def rotate(qk, turn, heads):  # type: ignore[no-untyped-def]
             right[i] = np.floor(x1 * (1.0 / 4194304.0) + 0.5)
 
 
-@_jit
-def squared_relu(sums, factor, bias, exponent, out):  # type: ignore[no-untyped-def]
-    """out (R, >= F) = codes 0..127 of relu(u)^2; u = requantised sums (R, >= F), unit 2**-10."""
+@bare
+def squared_relu(rows, sums, sums_width, factor, bias, exponent, out, width):  # type: ignore[no-untyped-def]
+    """out = codes 0..127 of relu(u)^2; u = requantised sums, unit 2**-10; rows: how many."""
     unit = 2.0 ** (exponent - 20)
-    for r in range(sums.shape[0]):
-        row, os = sums[r], out[r]
+    for r in range(rows):
+        row = sums[r * sums_width : (r + 1) * sums_width]
+        os = out[r * width : (r + 1) * width]
         for f in range(bias.shape[0]):
             u = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
             u = clip(u, 0.0, 46340.0)
             os[f] = stored(u * u * unit)
 
 
-@_jit
-def gelu(sums, factor, bias, exponent, table, out):  # type: ignore[no-untyped-def]
-    """out (R, >= F) = codes of GELU at u = requantised sums (R, >= F), unit 2**-6, by table."""
+@bare
+def gelu(rows, sums, sums_width, factor, bias, exponent, table, out, width):  # type: ignore[no-untyped-def]
+    """out = codes of GELU at u = requantised sums, unit 2**-6, by table; rows: how many."""
     unit = 2.0 ** (exponent - 10)
-    for r in range(sums.shape[0]):
-        row, os = sums[r], out[r]
+    for r in range(rows):
+        row = sums[r * sums_width : (r + 1) * sums_width]
+        os = out[r * width : (r + 1) * width]
         for f in range(bias.shape[0]):
             y = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
             u = np.int64(clip(y, -1048576.0, 1048575.0))
@@ -174,19 +185,22 @@ def gelu(sums, factor, bias, exponent, table, out):  # type: ignore[no-untyped-d
             os[f] = stored(g * unit)
 
 
-@_jit
-def logit_gaps(sums, factor, bias, last, rank, bonus, work, out):  # type: ignore[no-untyped-def]
+@bare
+def logit_gaps(sums, factor, bias, last, rank, bonus, work, highest, out):  # type: ignore[no-untyped-def]
     """out (V,) uint16 = min(best - logit, last), logits in units of 1/64 nat.
 
     sums: of one row. rank: place of the symbol that a match offers, negative for none; bonus: what
-    its length adds to the trust, which is column V of the sums. work: float64 (V,).
+    its length adds to the trust, which is column V of the sums. work: float64 (V,), highest:
+    float64 (16,), both to work in.
     """
     v_ = out.shape[0]
     for v in range(v_):
         work[v] = np.floor(np.float64(sums[v]) * factor + 0.5) + bias[v]
     if rank >= 0:
         work[rank] += np.floor(np.float64(sums[v_]) * factor + 0.5) + bias[v_] + bonus
-    highest = np.full(_LANES, work[0])  # a single maximum would wait for itself at every step
+    # A single maximum would wait for itself at every step.
+    for i in range(_LANES):
+        highest[i] = work[0]
     for v in range(0, v_ - _LANES + 1, _LANES):
         for i in range(_LANES):
             highest[i] = max(highest[i], work[v + i])
@@ -199,7 +213,7 @@ def logit_gaps(sums, factor, bias, last, rank, bonus, work, out):  # type: ignor
         out[v] = np.uint16(np.int32(min(best - work[v], last)))
 
 
-@_jit
+@bare
 def take_counts(gaps, table, t, rows, out):  # type: ignore[no-untyped-def]
     """out (n, V) float64 = table[gaps[rows, t]]: symbol counts at position t of n chunks."""
     for b in range(rows.shape[0]):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 from mdlzip.config import ModelConfig
 from mdlzip.matches import state_bytes
 from mdlzip.networks.registry import NetworkConfig, n_cells, tensor_specs
+from mdlzip.quantised.int8_products import BLOCK, GROUP, padded
 from mdlzip.quantised.prepared import window_of
 from mdlzip.resources import WEIGHTS_PROGRAM_BYTES, learned_program_bytes
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Units
@@ -122,17 +120,19 @@ class _Tiles:
 
 
 def _chunk_bytes(config: ModelConfig, layout: Layout, v: int, tiles: _Tiles) -> int:
-    """Of one chunk that is being decoded: cache, activations, logits, counts, output."""
-    d, f = config.d_model, config.d_ff
+    """Of one chunk that is being decoded: cache, gaps, counts, output."""
+    d, heads = config.d_model, config.n_heads
     positions = longest_chunk(layout)
-    ring = min(window_of(config, layout.chunk_size), positions)
-    cache = config.n_layers * (2 * ring * d + 8 * d * max(config.conv_width - 1, 0))
+    slots = padded(min(window_of(config, layout.chunk_size), positions), BLOCK)
+    key, value = padded(config.head_width, GROUP), padded(config.head_width, BLOCK)
+    keys = config.n_layers * heads * slots * key
+    cache = keys + config.n_layers * (heads * slots * (value + 4) + 8 * d * config.conv_width)
     # Where chunks end at different times the others move together, one array after the other.
-    moved = ring * d if config.n_merges or tiles.chunks < 4 else 0
-    activations = 4 * max(7 * d, 6 * d + f, 4 * d + 2 * f) + 6 * v
+    moved = max(keys, config.n_layers * heads * slots * value)
+    moved = moved if config.n_merges or tiles.chunks < 4 else 0
     counts = 8 * v * tiles.group_chunks // max(tiles.chunks, 1)  # one group after the other
     matcher = state_bytes(layout.chunk_size, positions) if config.match_min else 0
-    return cache + moved + activations + counts + matcher + positions + 64
+    return cache + moved + 2 * v + counts + matcher + positions + 64
 
 
 def _network_bytes(config: ModelConfig, v: int) -> int:
@@ -141,7 +141,7 @@ def _network_bytes(config: ModelConfig, v: int) -> int:
     head = (v + 1) * config.d_model
     hidden = sum(s.n_cells for s in specs.values() if s.is_matrix and not s.by_symbol)
     embedding = 4 * specs["embedding"].n_cells
-    return n_cells(config) + head + embedding + carrier_bytes() * (hidden + head)
+    return n_cells(config) + 2 * head + embedding + hidden
 
 
 def _table_bytes(config: ModelConfig, layout: Layout) -> int:
@@ -154,16 +154,6 @@ def _loading_bytes(config: NetworkConfig) -> int:
     """While weights are decoded: one byte a cell, and the layer before again."""
     layers = config.n_layers if isinstance(config, ModelConfig) else 1
     return n_cells(config) + n_cells(config) // layers
-
-
-@cache
-def carrier_bytes() -> int:
-    """Bytes of a weight as the products take it: int8 where the CPU has dot products of it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 4
-    return 1 if "avx512_vnni" in flags else 4
 
 
 def longest_chunk(layout: Layout) -> int:

@@ -10,11 +10,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from mdlzip.errors import LimitExceeded
 from mdlzip.process.cores import thread_count
-from mdlzip.quantised.device_memory import device_limit, fit_tiles
+from mdlzip.process.devices import has_gpu
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -48,11 +47,13 @@ def coding_times(
     On the CPU every thread predicts for itself; a GPU does one thing after the other, while threads
     code what it predicted. Raises LimitExceeded if `memory` bytes of the device are too few.
     """
-    n, where = thread_count(threads), torch.device(device)
+    n = thread_count(threads)
     rows, encode_rows, call = DECODE_TILE_CHUNKS, _ENCODE_CHUNKS, layout.chunk_size
     at_once = n
-    if where.type != "cpu":
-        limit = device_limit(where, memory)
+    if device != "cpu":
+        from mdlzip.quantised.device_memory import device_limit, fit_tiles
+
+        limit = device_limit(device, memory)
         symbols = network.vocabulary.n_symbols
         tiles = fit_tiles(network.shape, layout, symbols, threads=n, limit=limit)
         rows, encode_rows, at_once = tiles.chunks, min(DECODE_TILE_CHUNKS, tiles.chunks), 1
@@ -90,11 +91,13 @@ def choose_device(
     """
     if name != "auto":
         return name
-    if network is None or not network.tensors or not torch.cuda.is_available():
+    if network is None or not network.tensors or not has_gpu():
         return "cpu"
     here = coding_times(network, layout, "cpu", threads=threads)
     if here.decode_s * layout.total_bytes < _START_S:
         return "cpu"
+    import torch
+
     try:
         there = coding_times(network, layout, "cuda", threads=threads, memory=memory)
     except (LimitExceeded, torch.OutOfMemoryError):

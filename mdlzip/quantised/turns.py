@@ -13,9 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
-import torch
-
-from mdlzip.quantised.workers import Stopped, one_thread_each
+from mdlzip.quantised.workers import Stopped, one_thread_each, settle
 
 _LOOK_S = 0.1  # how often one who waits asks whether the work is still wanted
 
@@ -95,7 +93,7 @@ def run_in_turn(tiles: Sequence[Tile], threads: int, check: Callable[[], None]) 
         with one_thread_each():
             work(todo)
         return
-    with one_thread_each(), ThreadPoolExecutor(threads, initializer=_settle) as pool:
+    with one_thread_each(), ThreadPoolExecutor(threads, initializer=settle) as pool:
         futures = [pool.submit(work, todo[i::threads]) for i in range(threads)]
         try:
             problems = [problem for f in futures if (problem := f.exception())]
@@ -107,7 +105,3 @@ def run_in_turn(tiles: Sequence[Tile], threads: int, check: Callable[[], None]) 
             raise problem
     if problems:
         raise problems[0]
-
-
-def _settle() -> None:
-    torch.set_num_threads(1)

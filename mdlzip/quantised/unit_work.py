@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
-import torch
 
 from mdlzip.errors import ExportRefused
 from mdlzip.process.cores import thread_count
 from mdlzip.quantised.coders import Coders, Experts, Look, UnitCoder, spread
-from mdlzip.quantised.device_memory import device_limit, fit_tiles
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor
@@ -49,8 +47,10 @@ class Work:
         self.context, self.device = context, device
         self.threads = thread_count(threads)
         self.tile_chunks, self.call_symbols = tile_chunks, ENCODE_TILE_SYMBOLS
-        if network is not None and network.tensors and torch.device(device).type != "cpu":
-            limit = device_limit(torch.device(device), memory)
+        if network is not None and network.tensors and device != "cpu":
+            from mdlzip.quantised.device_memory import device_limit, fit_tiles
+
+            limit = device_limit(device, memory)
             tiles = fit_tiles(
                 network.shape, layout, vocabulary.n_symbols, threads=self.threads, limit=limit
             )

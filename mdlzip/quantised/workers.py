@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
-
-import torch
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -21,7 +20,11 @@ class Stopped(Exception):
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Products on the thread that asks for them: the threads of a pool are not to be multiplied."""
+    """Products of torch on the thread that asks for them: a pool's threads are not multiplied."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # on the CPU nobody needs it
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -30,8 +33,10 @@ def one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _settle() -> None:
-    torch.set_num_threads(1)
+def settle() -> None:
+    """Make the calling thread one of those."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 class Workers:
@@ -52,7 +57,7 @@ class Workers:
 
     def map(self, task: Callable[[A], R], items: Iterable[A]) -> Generator[R]:
         """Like `map`, at most threads + 1 tasks ahead of the consumer."""
-        with one_thread_each(), ThreadPoolExecutor(self._threads, initializer=_settle) as pool:
+        with one_thread_each(), ThreadPoolExecutor(self._threads, initializer=settle) as pool:
             pending: deque[Future[R]] = deque()
             try:
                 for item in items:

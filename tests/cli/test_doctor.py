@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 
+from mdlzip.quantised.int8_products import host_kind
 from tests.conftest import ROOT, cli_environment
 
 MOST_CPU_S = 20.0  # of all threads; where no machine code is kept, compiling takes most of it
@@ -41,6 +42,8 @@ def test_it_names_its_kernels_and_does_not_spin() -> None:
     assert taken < MOST_CPU_S
     assert found["predicts_with"].startswith(("compiled kernels, products of", "torch on "))
     checked, unchecked = set(found["kernels_checked"]), set(found["kernels_not_checked"])
-    assert {"kernels_cpu.attend", "kernels_cpu.norm_conv", "weight_kernel.decide"} <= checked
+    kind = host_kind()
+    assert {f"forward_cpu.forward_{kind}", f"attention_cpu.attend_{kind}"} <= checked
+    assert {"kernels_cpu.norm_codes", "weight_kernel.decide"} <= checked
     assert unchecked and not checked & unchecked
     assert all(probe["ok"] for probe in found["probes"])

@@ -21,7 +21,7 @@ from mdlzip.networks.registry import activation_sites, tensor_shapes
 from mdlzip.quantised import kernels_cpu as kc
 from mdlzip.quantised import kernels_torch as kt
 from mdlzip.quantised import tables
-from mdlzip.quantised.attention_cpu import attention_kernel, seen_shapes
+from mdlzip.quantised.attention_cpu import attention_kernel, attention_work, seen_shapes
 from mdlzip.quantised.forward_cpu import pairs_apart
 from mdlzip.quantised.int8_products import usable_kinds
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
@@ -71,7 +71,7 @@ def test_residual() -> None:
     for shift, mantissa, acc, bias in cases():
         x = np.resize([0, 7, STREAM - 1, -STREAM], acc.shape).astype(np.int32)
         expected = kt.add_residual(tensor(x), tensor(acc), mantissa, shift, tensor(bias))
-        kc.add_residual(x, acc, mantissa * 2.0**-shift, bias)
+        kc.add_residual(x, acc[0], acc.shape[1], mantissa * 2.0**-shift, bias)
         assert np.array_equal(x, expected.numpy()), (shift, mantissa)
 
 
@@ -79,11 +79,11 @@ def test_residual() -> None:
 def test_activations(exponent: int) -> None:
     table = tables.gelu_table()
     for shift, mantissa, acc, bias in cases():
-        factor, out = mantissa * 2.0**-shift, np.empty(acc.shape, np.uint8)
+        factor, out, n = mantissa * 2.0**-shift, np.empty(acc.shape, np.uint8), acc.shape[1]
         exact = (tensor(acc), mantissa, shift, tensor(bias), exponent)
-        kc.squared_relu(acc, factor, bias, exponent, out)
+        kc.squared_relu(1, acc[0], n, factor, bias, exponent, out[0], n)
         assert np.array_equal(codes(out), kt.squared_relu(*exact).numpy()), (shift, mantissa)
-        kc.gelu(acc, factor, bias, exponent, table, out)
+        kc.gelu(1, acc[0], n, factor, bias, exponent, table, out[0], n)
         assert np.array_equal(codes(out), kt.gelu(*exact, tensor(table)).numpy()), (shift, mantissa)
 
 
@@ -94,8 +94,8 @@ def codes(stored: np.ndarray) -> np.ndarray:
 def test_logits() -> None:
     for shift, mantissa, acc, bias in cases():
         n = acc.shape[-1] - 1
-        out, work = np.empty(n, np.uint16), np.empty(n)
-        kc.logit_gaps(acc[0], mantissa * 2.0**-shift, bias, 1000, 2, -(2.0**30), work, out)
+        out, work = np.empty(n, np.uint16), np.empty((2, max(n, 16)))
+        kc.logit_gaps(acc[0], mantissa * 2.0**-shift, bias, 1000, 2, -(2.0**30), *work, out)
         guess = (torch.tensor([[2]]), torch.tensor([[-(1 << 30)]]))
         expected = kt.logit_gaps(tensor(acc[None]), mantissa, shift, tensor(bias), 1000, guess)
         assert np.array_equal(out, expected.numpy()[0, 0]), (shift, mantissa)
@@ -133,8 +133,8 @@ def test_norm_and_convolution(d: int, width: int, layer: bool) -> None:
         )  # fmt: skip
         out = np.empty(x.shape[1:], np.uint8)
         kc.norm_codes(
-            x[0], (0, 1, 0, n), ring, taps, gains, biases, layer, exponent, table,
-            np.empty((2, d)), out,
+            x[0], (0, 1, 0, n), ring, taps.ravel(), gains, biases, layer, exponent, table,
+            np.empty((2, d)), np.empty(d, np.int32), out.ravel(), d,
         )  # fmt: skip
         assert np.array_equal(codes(out), exact.numpy()[0]), (exponent, gain)
         if width > 1:
@@ -152,6 +152,7 @@ def test_attention(kind: str, rotary: bool, e_qk: int) -> None:
     if rotary:
         rotation = tables.rotation_table(t, d // heads)
     exps, scale, attend = attention_table(w), 32768, attention_kernel(kind)
+    work = attention_work(d // heads, w)
     allowed = [(v, o) for v, o in product(SITES, SITES) if ATTENTION_SHIFT + v - o <= 62]
     assert len(allowed) == 25 * 25 - 3
     for (e_v, e_out), shift in zip(allowed, np.resize(list(SHIFTS), len(allowed)), strict=True):
@@ -165,9 +166,9 @@ def test_attention(kind: str, rotary: bool, e_qk: int) -> None:
         out = np.empty((b * t, d), np.uint8)
         order = pairs_apart(d, d // heads) if rotary else np.arange(3 * d)
         attend(
-            np.ascontiguousarray(acc.reshape(b * t, -1)[:, order]), (0, b, 0, t),
-            np.full(2, 2.0**-shift), bias, np.ascontiguousarray(rotation.transpose(0, 2, 1)), w,
-            tuple(seen), exps, scale, (e_qk, e_v, e_out), np.empty(2 * d), out,
+            acc.reshape(b * t, -1)[:, order].ravel(), 3 * d, (0, b, 0, t),
+            (2.0**-shift, 2.0**-shift), bias, np.ascontiguousarray(rotation.transpose(0, 2, 1)), w,
+            tuple(seen), exps, scale, (e_qk, e_v, e_out), np.empty(2 * d), work, out.ravel(), d,
         )  # fmt: skip
         none = torch.zeros((b, 0, heads, d // heads), dtype=torch.int64)
         exact, _, _ = kt.attend(

@@ -123,5 +123,5 @@ def test_tiles_keep_the_limit(preset: str) -> None:
 
 
 def test_the_limit_is_what_was_given_where_nothing_tells_what_is_free() -> None:
-    assert device_limit(torch.device("cpu"), 5) == 5
-    assert device_limit(torch.device("cpu"), None) is None
+    assert device_limit("cpu", 5) == 5
+    assert device_limit("cpu", None) is None

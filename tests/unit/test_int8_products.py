@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,13 @@ def random(shape: tuple[int, int], limit: int, extreme: bool) -> np.ndarray:
     if extreme:
         return limit * rng.choice([-1, 1], shape)
     return rng.integers(-limit, limit + 1, shape)
+
+
+def call(
+    multiply: Any, rows: np.ndarray, packed: np.ndarray, start: np.ndarray, sums: np.ndarray
+) -> None:
+    places = [array.ctypes.data for array in (rows, packed, start, sums)]
+    multiply(*places, len(rows), *packed.shape[:2], packed.strides[0])
 
 
 @pytest.mark.parametrize("extreme", [False, True])
@@ -35,7 +44,7 @@ def test_sums_are_exact(kind: str, signed: bool, extreme: bool) -> None:
         rows = np.full((t, padded(k, GROUP)), 200, np.uint8)  # what is beyond k meets zeros
         rows[:, :k] = (codes + offset).astype(np.uint8)
         sums = np.empty((t, padded(n, BLOCK)), np.int32)
-        multiply(rows, packed, start if offset else 0 * start, sums)
+        call(multiply, rows, packed, start if offset else 0 * start, sums)
         assert np.array_equal(sums[:, :n], codes @ matrix.T.astype(np.int64)), (t, k, n)
         assert not sums[:, n:].any()
 
@@ -47,7 +56,8 @@ def test_digits_of_weights_of_attention_are_exact() -> None:
         values = np.full((16, 512), -127, np.int8)
         packed, _ = pack(values)
         sums = np.empty((2, 16), np.int32)
-        int8_products.kernel(kind, signed=True)(digits, packed, np.zeros(16, np.int32), sums)
+        multiply = int8_products.kernel(kind, signed=True)
+        call(multiply, digits, packed, np.zeros(16, np.int32), sums)
         assert (sums == -127 * 512 * int(digits[0, 0])).all(), kind
 
 
