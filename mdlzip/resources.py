@@ -11,10 +11,10 @@ import os
 import sys
 from contextlib import suppress
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from mdlzip.errors import LimitExceeded
+from mdlzip.process.devices import torch_knows_gpus
 
 # Resident sizes of decoding processes less what the archive makes them take; Linux, x86-64, Python
 # 3.11, numba's compilation included (it takes some 50 MiB more than its cache does).
@@ -23,15 +23,6 @@ WEIGHTS_PROGRAM_BYTES = 160 << 20  # numba: weights are decoded, nothing is pred
 _KERNELS_PROGRAM_BYTES = 200 << 20
 _TORCH_PROGRAM_BYTES = 392 << 20
 _GPU_LIBRARIES_BYTES = 435 << 20  # resident parts of the CUDA or ROCm libraries
-_GPU_LIBRARIES = ("libtorch_cuda.so", "libtorch_hip.so")
-
-
-@cache
-def torch_knows_gpus() -> bool:
-    """Whether the torch that is installed was built for GPUs; it is not loaded for this."""
-    spec = find_spec("torch")  # finds the package without running it
-    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
-    return folder is not None and any((folder / name).exists() for name in _GPU_LIBRARIES)
 
 
 @cache

@@ -19,8 +19,9 @@ _FIRST_WAVE = 64  # part of the file that the first wave is
 SOLID_CHUNK_BYTES = 4096  # usual where a first read decodes all before it anyway
 # Bytes of a lane where there is a network: that predicts for all lanes of a unit at once, so many
 # are faster. In the context solid units have several groups, and so can have longer lanes.
-_LANE_BYTES, _SOLID_LANE_BYTES = 1024, 4096
-_WAVE_LANES = 128  # at most; they know nothing of one another's chunk
+_LANE_BYTES = 1024  # of a group
+_WAVE_LANES = 32  # at most; they know little of one another, but few of them are slow
+_MOST_WAVE_BYTES = 1 << 19
 _LEAST_PER_LANE = 1 << 14  # bytes of the whole file
 _WAVES = 8  # at least so many
 _WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
@@ -106,9 +107,8 @@ def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
 
 def _waves(layout: Layout) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
-    lanes = max(1, layout.group_bytes // max(_SOLID_LANE_BYTES, layout.chunk_size))  # of a group
     least = max(1, _WAVE_BYTES // layout.group_bytes)
-    most = max(least, min(_WAVE_LANES // lanes, layout.n_groups // _WAVES))
+    most = max(least, min(_MOST_WAVE_BYTES // layout.group_bytes, layout.n_groups // _WAVES))
     edges, size = [0], max(least, layout.n_groups // _FIRST_WAVE)
     while edges[-1] < layout.n_groups:
         edges.append(min(edges[-1] + min(size, most), layout.n_groups))

@@ -67,6 +67,7 @@ class GroupCoder:
         stream: bytes | None = None,
         *,
         lane_chunks: int = 1,
+        record: tuple[int, int] = (0, 1),
     ) -> None:
         size = len(symbols.place)
         self._symbols, self._counts, self._memory = symbols, counts, known.memory
@@ -78,6 +79,7 @@ class GroupCoder:
             raise wrong(f"known text of {places} places: must be fewer than {MAX_KNOWN_PLACES}")
         self.known_text = np.full(places, -1, np.int16)
         self.known_text[: self._start] = known.text
+        self._record = record
         self.lane_chunks = min(lane_chunks, max(n_chunks, 1))
         self._lanes = new_lanes(-(-n_chunks // self.lane_chunks))
         self._texts = np.zeros(n_chunks * chunk_size, np.uint8)
@@ -161,7 +163,7 @@ class GroupCoder:
         memory, order = self._memory, self._symbols
         bad = code_rows(
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
-            *self._scratch, self.spent, self._lanes, self.lane_chunks, self._chunks,
+            *self._scratch, self.spent, self._lanes, self.lane_chunks, *self._record, self._chunks,
             self.known_text, self._texts, self._start, self._room, order.strings, order.lengths,
             order.place, self._coder, self._stream, self._decoding, gaps, self._counts, rows,
             sizes, at, ends, ranks, costs,

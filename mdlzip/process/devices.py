@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from mdlzip.errors import UsageError
-from mdlzip.resources import torch_knows_gpus
+
+_GPU_LIBRARIES = ("libtorch_cuda.so", "libtorch_hip.so")
 
 
 def check_device(name: str) -> None:
@@ -36,3 +40,11 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@cache
+def torch_knows_gpus() -> bool:
+    """Whether the torch that is installed was built for GPUs; it is not loaded for this."""
+    spec = find_spec("torch")  # finds the package without running it
+    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else None
+    return folder is not None and any((folder / name).exists() for name in _GPU_LIBRARIES)

@@ -12,7 +12,7 @@ from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, STRICT, Context, Uni
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import N_BYTES, Vocabulary
 
-DECODE_TILE_CHUNKS = 512
+DECODE_TILE_CHUNKS = 128
 _GROUP_BYTES = 36  # of index and checksums, for each group
 _CODER_BYTES = 8 << 20  # statistics of the weight coder
 _EXPORTED_BYTES = 34  # of a non-zero: indices and value, as array, as bytes, as they are found

@@ -25,7 +25,7 @@ from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
 ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
-_LEAST_SHARED = 32  # chunks of a tile that is one of several in turn
+_LEAST_SHARED = 8  # chunks of a tile that is one of several in turn
 _ZERO = np.zeros(1, np.int32)
 
 
@@ -105,11 +105,12 @@ def rounds(n: int, lane_chunks: int) -> Iterator[np.ndarray]:
         yield np.arange(first, n, lane_chunks)
 
 
-def shares(chunks: np.ndarray, most: int, threads: int) -> Iterator[np.ndarray]:
-    """`chunks` in shares of at most `most`, if that gives each thread one."""
-    size = min(most, max(-(-len(chunks) // threads), _LEAST_SHARED))
-    for start in range(0, len(chunks), size):
-        yield chunks[start : start + size]
+def shares(chunks: np.ndarray, most: int, threads: int) -> list[np.ndarray]:
+    """`chunks` in equal shares of at most about `most`, as many for each thread."""
+    wanted = min(-(-len(chunks) // most) * threads, len(chunks) // _LEAST_SHARED)
+    each = -(-len(chunks) // (most * threads))  # rounds of shares
+    count = each * threads if wanted >= threads else max(1, wanted)
+    return np.array_split(chunks, count)
 
 
 def encode_chunks(
