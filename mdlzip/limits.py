@@ -39,6 +39,7 @@ MAX_EXPANSION = 1 << 15  # no zstd or LZMA2 stream yields more bytes than this p
 EXPANSION_SLACK = 1 << 17  # one zstd block
 MAX_ZSTD_WINDOW_BYTES = 1 << 27
 MAX_LZMA_DICTIONARY_BYTES = 1 << 26
+MAX_ROW_BYTES, MAX_ELEMENT_BYTES = 0xFFFF, 8  # of a grid
 MIN_TABLE_BITS, MAX_TABLE_BITS = 8, 24  # log2 of the experts' buckets, records and heads
 MAX_KNOWN_PLACES = 1 << 31  # of the text that the experts know: heads are 32-bit numbers
 MAX_CODED_BYTES_PER_BYTE = 4  # a symbol of the least count costs at most 24 bits, in words of 32

@@ -6,17 +6,19 @@ from dataclasses import replace
 
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.errors import CorruptArchive
-from mdlzip.limits import MAX_GROUP_CHUNKS
-from mdlzip.symbols.context import CHUNK, MODES, REFERENCE, SOLID, Context
+from mdlzip.limits import MAX_ELEMENT_BYTES, MAX_GROUP_CHUNKS, MAX_ROW_BYTES
+from mdlzip.symbols.context import CHUNK, MODES, NO_GRID, REFERENCE, SOLID, Context, Grid
 from mdlzip.symbols.layout import Layout
 
 SECTION = "context section"
 
 
 def pack_context(context: Context) -> bytes:
-    """Mode, log2 of the three table sizes, chunks of a lane; the reference groups or the waves."""
+    """Mode, log2 of the table sizes, chunks of a lane, grid; the reference groups or the waves."""
     out = bytes([MODES.index(context.mode), *context.table_bits])
-    out += put_varint(context.lane_chunks - 1)
+    out += put_varint(context.lane_chunks - 1) + put_varint(context.grid.row_bytes)
+    if context.grid.row_bytes:
+        out += put_varint(context.grid.element_bytes - 1)
     numbers: list[int] = []
     if context.mode == REFERENCE:
         before = (-1, *context.references)
@@ -30,8 +32,8 @@ def pack_context(context: Context) -> bytes:
 
 def context_ceiling(layout: Layout) -> int:
     """Most bytes that the section's payload may have."""
-    lane = len(put_varint(MAX_GROUP_CHUNKS - 1))
-    return 4 + lane + (layout.n_groups + 1) * len(put_varint(layout.n_groups))
+    lane, row = len(put_varint(MAX_GROUP_CHUNKS - 1)), len(put_varint(MAX_ROW_BYTES))
+    return 4 + lane + row + 1 + (layout.n_groups + 1) * len(put_varint(layout.n_groups))
 
 
 def unpack_context(payload: bytes | bytearray, layout: Layout, base: int = 0) -> Context:
@@ -42,12 +44,14 @@ def unpack_context(payload: bytes | bytearray, layout: Layout, base: int = 0) ->
         raise cursor.fail("mode", f"is {number}, not 1..{len(MODES) - 1}")
     mode, bits = MODES[number], tuple(cursor.u8("table size") for _ in range(3))
     lane_chunks = cursor.varint("chunks of a lane", MAX_GROUP_CHUNKS - 1) + 1
-    numbers: list[int] = []
+    grid, numbers = NO_GRID, list[int]()
+    if row_bytes := cursor.varint("bytes of a row", MAX_ROW_BYTES):
+        grid = Grid(row_bytes, cursor.varint("bytes of an element", MAX_ELEMENT_BYTES - 1) + 1)
     if mode in (REFERENCE, SOLID):
         count = cursor.varint("number of entries", layout.n_groups - 1) + 1
         numbers = [cursor.varint("entry", layout.n_groups - 1) for _ in range(count)]
     cursor.finish()
-    context = Context(mode, bits, lane_chunks=lane_chunks)  # type: ignore[arg-type]
+    context = Context(mode, bits, lane_chunks=lane_chunks, grid=grid)  # type: ignore[arg-type]
     if mode == REFERENCE:
         last, references = -1, []
         for n in numbers:

@@ -22,6 +22,7 @@ from mdlzip.codec.learned import (
     check_fits,
     label_of,
     read_input,
+    settle_grid,
     tokenise,
     train_on,
     write_with,
@@ -149,6 +150,7 @@ def _run(job: Job, source: str) -> CompressReport:
         work = None
         if job.network is not None:
             job.tokens = stack.enter_context(tokenise(job, job.network.vocabulary, None))
+            settle_grid(job)
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)

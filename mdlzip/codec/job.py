@@ -14,6 +14,7 @@ from mdlzip.callbacks import OnProgress
 from mdlzip.codec.options import SUFFIX, WARNING, CompressOptions, ShouldStop
 from mdlzip.corpus import Corpus
 from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.context import NO_GRID, Grid
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokens import Tokens
 
@@ -26,8 +27,8 @@ class Job:
     """One compression.
 
     network: what was given, or trained; alone: the vocabulary without a network, if experts may be
-    alone, and alone_tokens its symbols; context: the mode of the learned archive that was written
-    last.
+    alone, and alone_tokens its symbols; grid: the one that experts are told of; context: the mode
+    of the learned archive that was written last.
     """
 
     corpus: Corpus
@@ -43,6 +44,7 @@ class Job:
     tokens: Tokens | None = None
     alone: IntegerNetwork | None = None
     alone_tokens: Tokens | None = None
+    grid: Grid = NO_GRID
     context: str | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None

@@ -14,6 +14,7 @@ from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.learned import Model
 from mdlzip.archive.ledger import Ledger
 from mdlzip.codec.contexts import SOLID_CHUNK_BYTES, choose_context, reads_all
+from mdlzip.codec.grids import find_grid
 from mdlzip.codec.job import Job
 from mdlzip.codec.options import AUTO, EXPERTS, method_label
 from mdlzip.errors import Interrupted
@@ -71,6 +72,7 @@ def read_input(
     _settle_context(job)
     if not isinstance(asked, int) and reads_all(_mode(job), job.layout):
         job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
+    settle_grid(job)
     found = _read(job, survey, work_dir, stack)
     if found is None:
         return None
@@ -120,6 +122,13 @@ def _mode(job: Job) -> str:
     return choose_context(job.options.context, job.layout, access_s=job.options.access_s).mode
 
 
+def settle_grid(job: Job) -> None:
+    """Look for a grid, unless nobody would make use of it."""
+    with_strings = job.network is not None and len(job.network.vocabulary.merges)
+    if _mode(job) != CHUNK and not with_strings:
+        job.grid = find_grid(job)
+
+
 def _settle_context(job: Job) -> None:
     """Where nothing was said, experts must not take too much of the budget."""
     if job.options.context == AUTO and not _in_time(job):
@@ -145,7 +154,10 @@ def _read_symbols(job: Job, survey: Survey, work_dir: Path, stack: ExitStack) ->
 
     sample, options = sample_of(job.corpus), job.options
     preset = job.resumed.settings.preset if job.resumed else None
-    vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
+    if job.grid.row_bytes:  # a string would hide where in its row a byte stands
+        vocabulary = Vocabulary(alphabet_of(survey.present), no_merges())
+    else:
+        vocabulary = choose_vocabulary(survey.present, sample, job.layout, options, preset)
     job.tokens = stack.enter_context(tokenise(job, vocabulary, work_dir))
 
 
@@ -241,7 +253,9 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
         return need <= job.options.memory
 
     alone = not network.tensors
-    return choose_context(job.options.context, job.layout, fits, job.options.access_s, alone=alone)
+    asked, access_s = job.options.context, job.options.access_s
+    context = choose_context(asked, job.layout, fits, access_s, alone=alone)
+    return context if context.mode == CHUNK else replace(context, grid=job.grid)
 
 
 def _coded_units(

@@ -51,8 +51,10 @@ class GroupCoder:
     """Codes one unit, some symbols at a time; `stream` None for an encoder.
 
     counts: int32, logit gap -> count, the network's; a coder without a network gets no gaps and
-    takes all counts as 1. lane_chunks: how many chunks follow one another in a lane; of two chunks
-    of a lane the first must be coded before the second begins. Not for several threads at once.
+    takes all counts as 1. origins: int64, where each chunk begins in the original, if those before
+    it in its group are full. lane_chunks: how many chunks follow one another in a lane; of two
+    chunks of a lane the first must be coded before the second begins. grid: bytes of a row, 0 for
+    none, and of an element. Not for several threads at once.
     Raises CorruptArchive, or UsageError for an encoder, if that makes more known text than places
     can be numbered.
     """
@@ -62,14 +64,14 @@ class GroupCoder:
         symbols: Symbols,
         counts: np.ndarray,
         known: Known,
-        n_chunks: int,
+        origins: np.ndarray,
         chunk_size: int,
         stream: bytes | None = None,
         *,
         lane_chunks: int = 1,
-        record: tuple[int, int] = (0, 1),
+        grid: tuple[int, int] = (0, 1),
     ) -> None:
-        size = len(symbols.place)
+        size, n_chunks = len(symbols.place), len(origins)
         self._symbols, self._counts, self._memory = symbols, counts, known.memory
         self._start, self._room = len(known.text), chunk_size
         self._decoding = stream is not None
@@ -79,9 +81,9 @@ class GroupCoder:
             raise wrong(f"known text of {places} places: must be fewer than {MAX_KNOWN_PLACES}")
         self.known_text = np.full(places, -1, np.int16)
         self.known_text[: self._start] = known.text
-        self._record = record
+        self._grid = grid
         self.lane_chunks = min(lane_chunks, max(n_chunks, 1))
-        self._lanes = new_lanes(-(-n_chunks // self.lane_chunks))
+        self._lanes = new_lanes(origins[:: self.lane_chunks])
         self._texts = np.zeros(n_chunks * chunk_size, np.uint8)
         self._chunks = np.zeros((n_chunks, CHUNK_FIELDS), np.int64)
         self.spent = np.zeros(SPENT_FIELDS, np.int64)  # decisions, guesses, right guesses
@@ -163,7 +165,7 @@ class GroupCoder:
         memory, order = self._memory, self._symbols
         bad = code_rows(
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
-            *self._scratch, self.spent, self._lanes, self.lane_chunks, *self._record, self._chunks,
+            *self._scratch, self.spent, self._lanes, self.lane_chunks, *self._grid, self._chunks,
             self.known_text, self._texts, self._start, self._room, order.strings, order.lengths,
             order.place, self._coder, self._stream, self._decoding, gaps, self._counts, rows,
             sizes, at, ends, ranks, costs,

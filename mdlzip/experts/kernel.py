@@ -66,7 +66,8 @@ def network_odds(t: Array, yes: Int, total: Int) -> Int:
 def code_symbol(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
     inputs: Array, sums: Array, spent: Array, lanes: Array, b: Int, known: Array, texts: Array,
-    base: Int, record: Int, element: Int, coder: Array, stream: Array, decoding: bool, best: Int, symbol: Int,
+    base: Int, row: Int, element: Int, coder: Array, stream: Array, decoding: bool, best: Int,
+    symbol: Int,
 ) -> Int:  # fmt: skip
     """Code the next symbol of lane `b` and let all but the lane learn it; returns it.
 
@@ -75,7 +76,7 @@ def code_symbol(
     size = sums.shape[0] - 1
     total = sums[size]
     last = np.int64(lanes[b, LAST_8] & 255)
-    context_keys(lanes, b, texts, base, record, element, keys)
+    context_keys(lanes, b, texts, base, row, element, keys)
     look_up(records, keys, work)
     matches = expect(lanes, b, known, work)
     match_key(lanes, b, work, keys)
@@ -170,9 +171,9 @@ def spent_bits(coder: Array) -> Any:
 def code_rows(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, heads: Array,
     keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
-    lanes: Array, lane_chunks: Int, record: Int, element: Int, chunks: Array, known: Array, texts: Array, start: Int,
-    room: Int, strings: Array, lengths: Array, place: Array, coder: Array, stream: Array,
-    decoding: bool, gaps: Array, counts: Array, rows: Array, sizes: Array, at: Array, ends: Array,
+    lanes: Array, lane_chunks: Int, row: Int, element: Int, chunks: Array, known: Array,
+    texts: Array, start: Int, room: Int, strings: Array, lengths: Array, place: Array,
+    coder: Array, stream: Array, decoding: bool, gaps: Array, counts: Array, rows: Array, sizes: Array, at: Array, ends: Array,
     symbols: Array, costs: Array,
 ) -> Int:  # fmt: skip
     """Symbols of the chunks `rows`: one of each in this order, then the next one of each, ...
@@ -200,7 +201,7 @@ def code_rows(
             before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
             symbol = code_symbol(
                 t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,
-                texts, base, record, element, coder, stream, decoding, best, symbols[i],
+                texts, base, row, element, coder, stream, decoding, best, symbols[i],
             )  # fmt: skip
             symbols[i] = symbol
             if costs.shape[0] > 0:

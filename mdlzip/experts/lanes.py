@@ -26,6 +26,7 @@ from mdlzip.experts.state import (
     MATCH,
     MATCH_FIELDS,
     MISSES,
+    ORIGIN,
     POINTER,
     SYMBOL_1,
     SYMBOL_2,
@@ -56,32 +57,33 @@ def element_back(texts: Array, base: Int, place: Int, n: Int, element: Int) -> I
 
 
 @inlined
-def record_keys(
-    lanes: Array, b: Int, texts: Array, base: Int, record: Int, element: Int, keys: Array
+def grid_keys(
+    lanes: Array, b: Int, texts: Array, base: Int, row: Int, element: Int, keys: Array
 ) -> None:
-    """Contexts of records of `record` bytes, whose elements take `element` bytes each.
+    """Contexts of a grid: see `Grid`.
 
     What stands to the left (w), above (n), above to the left and right, and above that.
     """
     fill = lanes[b, FILL]
-    inside = fill % element
+    column = (lanes[b, ORIGIN] + fill) % row
+    inside = (lanes[b, ORIGIN] + fill) % element
     place, low = fill, np.int64(0)
     last = byte_back(texts, base, fill, 1)
     if element == 2:
         place = fill - inside
         low = (last + 1) * inside
-    above = byte_back(texts, base, fill, record)
-    above_2 = byte_back(texts, base, fill, 2 * record)
+    above = byte_back(texts, base, fill, row)
+    above_2 = byte_back(texts, base, fill, 2 * row)
     w = element_back(texts, base, place, element, element)
-    n = element_back(texts, base, place, record, element)
-    nw = element_back(texts, base, place, record + element, element)
-    ne = element_back(texts, base, place, record - element, element)
-    nne = element_back(texts, base, place, 2 * record - element, element)
+    n = element_back(texts, base, place, row, element)
+    nw = element_back(texts, base, place, row + element, element)
+    ne = element_back(texts, base, place, row - element, element)
+    nne = element_back(texts, base, place, 2 * row - element, element)
     plane = w + n - nw
     near = (above * 256 + last) * 8 + inside
     keys[4] = mixed(plane, 4 * low + 1)
     keys[5] = np.uint64(near)
-    keys[6] = np.uint64((above * 256 + above_2) * 65536 + fill % record)
+    keys[6] = np.uint64((above * 256 + above_2) * 65536 + column)
     keys[7] = mixed((w + n) >> 1, 4 * low + 2)
     left, left_2 = byte_back(texts, base, fill, element), byte_back(texts, base, fill, 2 * element)
     keys[8] = np.uint64((left * 256 + left_2) * 8 + inside)
@@ -89,22 +91,17 @@ def record_keys(
     keys[10] = np.uint64(near)
     keys[11] = np.uint64((last * 256 + byte_back(texts, base, fill, 2)) * 8 + inside)
     keys[12] = mixed(plane, low)
-    keys[13] = np.uint64(above * 65536 + fill % record)
+    keys[13] = np.uint64(above * 65536 + column)
     keys[14] = mixed((w + n + ne + nw) >> 3, low)
 
 
 @inlined
 def context_keys(
-    lanes: Array,
-    b: Int,
-    texts: Array,
-    base: Int,
-    record: Int,
-    element: Int,
-    keys: Array,
+    lanes: Array, b: Int, texts: Array, base: Int, row: Int, element: Int, keys: Array
 ) -> None:
     """Fill keys, uint64: those of the records, then those of the trees, except the last.
 
+    row, element: bytes of a grid; row is 0 where there is none.
     texts: uint8, the bytes of all lanes, those of this one from place `base` on.
     """
     h = np.uint64(lanes[b, LAST_8])
@@ -129,8 +126,8 @@ def context_keys(
     keys[12] = np.uint64(lanes[b, SYMBOL_1] * 4096 + lanes[b, SYMBOL_2])
     keys[13] = np.uint64(lanes[b, WORD]) * np.uint64(256) + last
     keys[14] = mixed(above, lanes[b, FIELD_HASH])
-    if record > 0:
-        record_keys(lanes, b, texts, base, record, element, keys)
+    if row > 0:
+        grid_keys(lanes, b, texts, base, row, element, keys)
     for i in range(N_RECORDS + N_TREES - 1):
         keys[i] = mixed(keys[i], i + 1)
 

@@ -15,10 +15,11 @@ from mdlzip.experts import tables as k
 from mdlzip.limits import MAX_TABLE_BITS, MIN_TABLE_BITS
 from mdlzip.symbols.vocabulary import Vocabulary
 
-# Fields of a lane, int64. FILL: bytes of all its chunks so far.
+# Fields of a lane, int64. FILL: bytes of all its chunks so far. ORIGIN: where it
+# begins in the original, if all chunks before are full.
 LAST_8, BEFORE_8, WORD, LAST_WORD, COLUMN, LINE, LINE_BEFORE, FIELD, FIELD_HASH, KEY = range(10)
-FILL, SYMBOL_1, SYMBOL_2 = range(10, 13)
-MATCH = 13  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
+FILL, SYMBOL_1, SYMBOL_2, ORIGIN = range(10, 14)
+MATCH = 14  # of match i, from MATCH + 3 i on: pointer or -1, length, misses
 POINTER, LENGTH, MISSES = range(3)
 MATCH_FIELDS = 3
 LANE_FIELDS = MATCH + MATCH_FIELDS * k.N_MATCHES
@@ -110,8 +111,9 @@ CHUNK_BYTES, CHUNK_SYMBOLS = range(2)
 CHUNK_FIELDS = 2
 
 
-def new_lanes(n: int) -> np.ndarray:
-    """Lanes before their first chunks, int64 (n, LANE_FIELDS)."""
-    lanes = np.zeros((n, LANE_FIELDS), np.int64)
+def new_lanes(origins: np.ndarray) -> np.ndarray:
+    """Lanes before their first chunks, int64 (n, LANE_FIELDS); origins: int64 (n,)."""
+    lanes = np.zeros((len(origins), LANE_FIELDS), np.int64)
+    lanes[:, ORIGIN] = origins
     lanes[:, MATCH + POINTER :: MATCH_FIELDS] = -1
     return lanes

@@ -159,11 +159,11 @@ class Coders:
         self.known: Known | None = None
 
     def new(
-        self, n_chunks: int, stream: bytes | bytearray | None = None, *, last: bool = False
+        self, origins: np.ndarray, stream: bytes | bytearray | None = None, *, last: bool = False
     ) -> UnitCoder:
         """A coder for a unit of so many chunks; `stream` None for an encoder.
 
-        last: what the units before it have learned is not needed again.
+        origins: see `GroupCoder`. last: what the units before it have learned is not needed again.
         """
         if self._symbols is None:
             return Strict(stream)
@@ -180,9 +180,10 @@ class Coders:
             self._symbols,
             self._counts,
             known,
-            n_chunks,
+            origins,
             self._chunk_size,
             data,
             lane_chunks=self.context.lane_chunks,
+            grid=self.context.grid,
         )
         return Experts(group, self._symbols)

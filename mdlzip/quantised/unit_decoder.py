@@ -129,8 +129,8 @@ class UnitDecoder:
         number, payload = coded
         groups = work.units.groups(number)
         cuts, stream = read_cuts(work.vocabulary.longest, work.layout, groups, payload)
-        sizes = np.concatenate(cuts)
-        return _Unit(number, groups, cuts, sizes, work.new_coder(len(sizes), stream))
+        sizes, coder = np.concatenate(cuts), work.new_coder(groups, list(map(len, cuts)), stream)
+        return _Unit(number, groups, cuts, sizes, coder)
 
     def _decode_units(self, units: list[_Unit], threads: int) -> None:
         """Raises CorruptArchive unless streams and chunks end together."""

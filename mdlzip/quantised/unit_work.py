@@ -6,7 +6,7 @@ in rounds: first those that begin the lanes, then those that follow them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -26,7 +26,7 @@ from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
 ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
 _LEAST_SHARED = 8  # chunks of a tile that is one of several in turn
-_ZERO = np.zeros(1, np.int32)
+_ZEROS = np.zeros(1, np.int64)
 
 
 class Work:
@@ -73,12 +73,12 @@ class Work:
 
     def _load_kernels(self) -> None:
         """Here a signal can end that, in a thread it cannot."""
-        coder = Coders(self.context, self.vocabulary, self.layout.chunk_size).new(1)
+        coder = Coders(self.context, self.vocabulary, self.layout.chunk_size).new(_ZEROS)
         gaps = None
         if self.predictor:
             start = np.full((1, 1), START_SYMBOL, np.int16)
             gaps = self.predictor.forward(start, self.predictor.new_state(1))
-        coder.encode(np.zeros(1, np.int64), Look(gaps, 0, np.zeros(1, np.int64)), _ZERO)
+        coder.encode(_ZEROS, Look(gaps, 0, _ZEROS), _ZEROS.astype(np.int32))
 
     def is_shared(self, unit: int) -> bool:
         """Whether all threads work on this unit because others need what it teaches."""
@@ -94,9 +94,15 @@ class Work:
         """How many chunks follow one another in a lane."""
         return 1 if self.context.mode == CHUNK else self.context.lane_chunks
 
-    def new_coder(self, n_chunks: int, stream: bytes | bytearray | None) -> UnitCoder:
-        """That of a unit; `stream` None for an encoder."""
-        return self.coders.new(n_chunks, stream, last=self.context.mode == SOLID)
+    def new_coder(
+        self, groups: Sequence[int], chunks: Sequence[int], stream: bytes | bytearray | None
+    ) -> UnitCoder:
+        """That of a unit of so many chunks of these groups; `stream` None for an encoder."""
+        origins = [
+            self.layout.group_span(group)[0] + self.layout.chunk_size * np.arange(n)
+            for group, n in zip(groups, chunks, strict=True)
+        ]
+        return self.coders.new(np.concatenate(origins), stream, last=self.context.mode == SOLID)
 
 
 def rounds(n: int, lane_chunks: int) -> Iterator[np.ndarray]:

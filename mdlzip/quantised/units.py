@@ -76,8 +76,8 @@ def _each(work: Work, task: Callable[[int, int], R]) -> Generator[R]:
 def _encode_unit(work: Work, tokens: Tokens, unit: int, threads: int) -> tuple[bytes, int]:
     """One coded unit and its CRC-32."""
     groups = work.units.groups(unit)
-    head, flat, counts = _symbols_of(work, tokens, groups)
-    coder = work.new_coder(len(counts), None)
+    head, flat, counts, chunks = _symbols_of(work, tokens, groups)
+    coder = work.new_coder(groups, chunks, None)
     _encode_with(work, coder, flat, counts, threads)
     work.learned(coder, unit)
     crc = tokens.crc32(groups[0]) if len(groups) == 1 else _crc32(work.vocabulary, flat)
@@ -86,12 +86,13 @@ def _encode_unit(work: Work, tokens: Tokens, unit: int, threads: int) -> tuple[b
 
 def _symbols_of(
     work: Work, tokens: Tokens, groups: Sequence[int]
-) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """(Cuts of the groups of a unit; their symbols, int16; symbols of each chunk, int64)."""
+) -> tuple[bytes, np.ndarray, np.ndarray, list[int]]:
+    """(Cuts of the groups; their symbols, int16; symbols of each chunk, int64; chunks of each)."""
     parts = [tokens.group(group) for group in groups]
     head = b"".join(pack_cut(work.vocabulary, flat, ends) for flat, ends in parts)
     counts = np.concatenate([np.diff(ends, prepend=0) for _, ends in parts])
-    return head, np.concatenate([flat for flat, _ in parts]), counts
+    chunks = [len(ends) for _, ends in parts]
+    return head, np.concatenate([flat for flat, _ in parts]), counts, chunks
 
 
 def _encode_with(
@@ -140,8 +141,8 @@ def expert_costs(
 
     def price(unit: int, threads: int) -> tuple[dict[int, np.ndarray], int]:
         groups = work.units.groups(unit)
-        head, flat, counts = _symbols_of(work, tokens, groups)
-        coder = Priced(cast("Experts", work.new_coder(len(counts), None)), counts)
+        head, flat, counts, chunks = _symbols_of(work, tokens, groups)
+        coder = Priced(cast("Experts", work.new_coder(groups, chunks, None)), counts)
         _encode_with(work, coder, flat, counts, threads)
         work.learned(coder, unit)
         edges = np.cumsum([len(tokens.group(group)[0]) for group in groups])

@@ -9,12 +9,33 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
-from mdlzip.limits import MAX_GROUP_CHUNKS, MAX_TABLE_BITS, MIN_TABLE_BITS
+from mdlzip.limits import (
+    MAX_ELEMENT_BYTES,
+    MAX_GROUP_CHUNKS,
+    MAX_ROW_BYTES,
+    MAX_TABLE_BITS,
+    MIN_TABLE_BITS,
+)
 from mdlzip.symbols.layout import Layout
 
 CHUNK, GROUP, REFERENCE, SOLID = "chunk", "group", "reference", "solid"
 MODES = (CHUNK, GROUP, REFERENCE, SOLID)  # place = number in the format
+
+
+class Grid(NamedTuple):
+    """Data of rows of equal length: tables of fixed width, images, samples.
+
+    row_bytes: from a place to the one below it; 0 where the data are no grid. element_bytes: from
+    an element to the one to its right; of two bytes, the first one is the lower.
+    """
+
+    row_bytes: int
+    element_bytes: int = 1
+
+
+NO_GRID = Grid(0)
 
 
 @dataclass(frozen=True)
@@ -24,8 +45,8 @@ class Context:
     mode: "chunk": the chunk's own past; "group": that of its group, too; "reference": the groups
     `references` (ascending numbers) as well; "solid": all groups before, in waves of so many
     groups each. table_bits: log2 of the experts' buckets, records and heads. lane_chunks: how many
-    consecutive chunks of a unit one lane of the experts codes, one after the other. "chunk" uses
-    neither.
+    consecutive chunks of a unit one lane of the experts codes, one after the other. grid: see
+    `Grid`. "chunk" uses none of these.
     """
 
     mode: str = CHUNK
@@ -33,6 +54,7 @@ class Context:
     references: tuple[int, ...] = ()
     waves: tuple[int, ...] = ()
     lane_chunks: int = 1
+    grid: Grid = NO_GRID
 
     @property
     def table_bytes(self) -> int:
@@ -46,6 +68,9 @@ class Context:
             return f"tables of 2**{self.table_bits} entries are not allowed"
         if not 1 <= self.lane_chunks <= MAX_GROUP_CHUNKS:
             return f"lanes of {self.lane_chunks} chunks are not allowed"
+        row, element = self.grid
+        if not 0 <= row <= MAX_ROW_BYTES or not 1 <= element <= MAX_ELEMENT_BYTES:
+            return f"a grid of {element}-byte elements in {row}-byte rows is not allowed"
         if self.mode == REFERENCE:
             steps = zip(self.references, self.references[1:], strict=False)
             if not self.references or any(a >= b for a, b in steps):
