@@ -173,8 +173,8 @@ def code_rows(
     keys: Array, work: Array, inputs: Array, sums: Array, spent: Array,
     lanes: Array, lane_chunks: Int, row: Int, element: Int, chunks: Array, known: Array,
     texts: Array, start: Int, room: Int, strings: Array, lengths: Array, place: Array,
-    coder: Array, stream: Array, decoding: bool, gaps: Array, counts: Array, rows: Array, sizes: Array, at: Array, ends: Array,
-    symbols: Array, costs: Array,
+    coder: Array, stream: Array, decoding: bool, gaps: Array, counts: Array, rows: Array,
+    sizes: Array, at: Array, ends: Array, symbols: Array, costs: Array,
 ) -> Int:  # fmt: skip
     """Symbols of the chunks `rows`: one of each in this order, then the next one of each, ...
 

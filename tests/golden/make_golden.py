@@ -36,7 +36,7 @@ from mdlzip.networks.registry import activation_sites, tensor_shapes, tensor_spe
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor  # noqa: E402
 from mdlzip.quantised.selftest import CONFIGS, random_network  # noqa: E402
 from mdlzip.quantised.units import encode_units  # noqa: E402
-from mdlzip.symbols.context import GROUP, REFERENCE, SOLID, Context  # noqa: E402
+from mdlzip.symbols.context import GROUP, REFERENCE, SOLID, Context, Grid  # noqa: E402
 from mdlzip.symbols.layout import Layout  # noqa: E402
 from mdlzip.symbols.learn import learn_merges  # noqa: E402
 from mdlzip.symbols.tokens import prepare  # noqa: E402
@@ -135,9 +135,19 @@ def merging_network(config: ModelConfig, data: bytes) -> IntegerNetwork:
     return replace(network, vocabulary=vocabulary)
 
 
+def samples(rows: int) -> bytes:
+    """Rows of 23 numbers of two bytes each, each near those to its left and above."""
+    place = np.add.outer(3 * np.arange(rows), 5 * np.arange(23))
+    return (1000 + place + place % 7 * 40).astype("<u2").tobytes()
+
+
 def no_network(data: bytes) -> IntegerNetwork:
     """What stands in an archive of `data` where the experts are alone."""
-    vocabulary = merging(data)
+    return without_network(merging(data))
+
+
+def without_network(vocabulary: Vocabulary) -> IntegerNetwork:
+    """The experts alone."""
     return IntegerNetwork(NoNetwork(len(vocabulary.merges)), {}, {}, vocabulary)
 
 
@@ -170,6 +180,16 @@ def context_cases() -> dict[str, Case]:
                 "network": merging_network(tiny, log),
                 "layout": Layout(len(log), 200, 1),
                 "context": Context(SOLID, (8, 11, 9), waves=(1, 1, 2, 4)),
+            },
+        ),
+        "learned-grid": (
+            samples(30),
+            {
+                "network": without_network(letters_of(samples(30))),
+                "layout": Layout(30 * 46, 256, 2),
+                "context": Context(
+                    SOLID, (9, 10, 8), waves=(1, 2), lane_chunks=2, grid=Grid(46, 2)
+                ),
             },
         ),
         "learned-alone": (

@@ -118,7 +118,7 @@ CODED = encode_group(
     Predictor(random_network(), 256),
     *cut_group(random_network().vocabulary, np.frombuffer(PLAIN, np.uint8), 256),
 )
-BITS = b"\x08\x08\x08\x00"  # of three tables; lanes of one chunk
+BITS = b"\x08\x08\x08\x00\x00"  # of three tables; lanes of one chunk; no grid
 GROUP_CONTEXT = section(CONTEXT, b"\x01" + BITS)
 EXPERTS_CODED = encode_all(
     random_network(),
@@ -337,9 +337,9 @@ CONTEXT_CASES = [
         Case(f"{table} of 2^{bits}", with_context(1, *numbers), "not allowed")
         for bits in (7, 25, 255)
         for table, numbers in (
-            ("buckets", (bits, 8, 8, 0)),
-            ("records", (8, bits, 8, 0)),
-            ("heads", (8, 8, bits, 0)),
+            ("buckets", (bits, 8, 8, 0, 0)),
+            ("records", (8, bits, 8, 0, 0)),
+            ("heads", (8, 8, bits, 0, 0)),
         )
     ),
     Case("empty context", with_context(), "mode needs 1 bytes, 0 left"),
@@ -348,6 +348,10 @@ CONTEXT_CASES = [
     Case("context without lanes", with_context(1, 8, 8, 8), "chunks of a lane needs 1 bytes"),
     Case("lanes of 65537 chunks", with_context(1, 8, 8, 8, 0x80, 0x80, 4), "more than 65535"),
     Case("lanes spelt long", with_context(1, 8, 8, 8, 0x80, 0), "than it needs"),
+    Case("context without a grid", with_context(1, 8, 8, 8, 0), "bytes of a row needs 1 bytes"),
+    Case("rows of 65536 bytes", with_context(1, 8, 8, 8, 0, 0x80, 0x80, 4), "more than 65535"),
+    Case("a grid without elements", with_context(1, 8, 8, 8, 0, 3), "bytes of an element needs 1"),
+    Case("elements of 9 bytes", with_context(1, 8, 8, 8, 0, 3, 8), "element is 8, more than 7"),
     Case("group context with entries", with_context(1, *BITS, 0, 0), "2 unread bytes"),
     Case("reference context of nothing", with_context(2, *BITS), "number of entries needs 1"),
     Case("no reference group", with_context(2, *BITS, 0), "entry needs 1 bytes, 0 left"),
@@ -376,7 +380,7 @@ CONTEXT_CASES = [
     Case("context section of 2^40 bytes", learned(section(CONTEXT, b"", length=1 << 40)), "more"),
     Case("framed context section", learned(section(CONTEXT, b"", length=FRAMED)), "more than the"),
     Case(
-        "context section of 10 bytes", with_context(1, *BITS, *[0] * 5, size=256), "more than the"
+        "context section of 14 bytes", with_context(1, *BITS, *[0] * 9, size=256), "more than the"
     ),
     Case("context flags", learned(section(CONTEXT, b"\x01" + BITS, flags=1)), "reserved flags"),
     Case("context checksum", learned(GROUP_CONTEXT[:-1] + b"\x09"), "checksum mismatch"),

@@ -107,10 +107,10 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
         crc, coded = fields.number(4), fields.take(length)
         require(crc32(coded) == crc, f"unit {len(frames)}: CRC of the coded stream")
         units.append(list(zip(unit, sizes, strict=True)))
-        frames.append((sizes, coded))
+        frames.append(([group * group_bytes for group in unit], sizes, coded))
     index_at = fields.at
     index = section(fields, INDEX, 11 * len(frames))
-    for _, coded in frames:
+    for _, _, coded in frames:
         require(index.varint(2**48 - 1) == len(coded), "index: another length than the frame's")
     crcs = [index.number(4) for _ in frames]
     index.end()

@@ -11,24 +11,27 @@ GROUP, REFERENCE, SOLID = 1, 2, 3
 
 @dataclass
 class Context:
-    """bits: log2 of buckets, records, heads; lane: chunks of a lane; numbers: the reference groups,
-    or the waves' edges."""
+    """bits: log2 of buckets, records, heads; lane: chunks of a lane; grid: bytes of a row (0 for
+    none) and of an element; numbers: the reference groups, or the waves' edges."""
 
     mode: int
     bits: list[int]
     lane: int
+    grid: tuple[int, int]
     numbers: list[int]
 
 
 def longest_section(n_groups: int) -> int:
     """Most bytes of the payload."""
-    return 7 + (n_groups + 1) * -(-n_groups.bit_length() // 7)
+    return 11 + (n_groups + 1) * -(-n_groups.bit_length() // 7)
 
 
 def read_context(fields: Fields, n_groups: int) -> Context:
-    context = Context(fields.number(1, GROUP, SOLID), [], 1, [])
+    context = Context(fields.number(1, GROUP, SOLID), [], 1, (0, 1), [])
     context.bits = [fields.number(1, 8, 24) for _ in range(3)]
     context.lane = fields.varint(65535) + 1
+    if row := fields.varint(65535):
+        context.grid = row, fields.varint(7) + 1
     if context.mode != GROUP:
         count = fields.varint(n_groups - 1) + 1
         entries = (fields.varint(n_groups - 1) + 1 for _ in range(count))

@@ -55,11 +55,11 @@ class RangeDecoder:
 def decode_units(
     predictor: Predictor | NoNetwork,
     context: Context | None,
-    units: Iterable[tuple[list[int], bytes]],
+    units: Iterable[tuple[list[int], list[int], bytes]],
 ) -> Iterator[bytes]:
-    """The bytes of each unit; units: bytes of each of its groups, and its coded stream."""
+    """The bytes of each unit; units: where its groups begin, their bytes, its coded stream."""
     strings, size, known = predictor.m.strings, predictor.m.chunk_size, None
-    for groups, coded in units:
+    for begins, groups, coded in units:
         fields = Fields(coded, "coded stream")
         cuts = [read_cut(fields, predictor, g) for g in groups]
         stream = fields.take(fields.left())
@@ -69,8 +69,8 @@ def decode_units(
         before = known or Memory(context.bits)
         if known and context.mode == REFERENCE:
             before = known.copy()
-        n = sum(map(len, cuts))
-        coder = Experts(strings, size, stream, n, context.lane, before)
+        origins = [b + k * size for b, c in zip(begins, cuts, strict=True) for k in range(len(c))]
+        coder = Experts(strings, size, stream, origins, context, before)
         yield decode_unit(predictor, coder, groups, cuts, context.lane)
         if context.mode == SOLID or (context.mode == REFERENCE and not known):
             known = coder

@@ -7,6 +7,7 @@ from copy import deepcopy
 from itertools import accumulate
 
 from tests.second_decoder.bits import BinaryDecoder
+from tests.second_decoder.context import Context
 from tests.second_decoder.fields import require
 
 ONE, M64, FACTOR = 1 << 22, (1 << 64) - 1, 0x2F0B4C47D1B54A33
@@ -144,7 +145,8 @@ def remember(record: list, s: int) -> None:
 class Lane:
     """What is kept of the chunks of a lane. A match is a pointer (or None), a length, misses."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: int, grid: tuple[int, int]) -> None:
+        self.origin, self.grid = origin, grid
         self.bytes, self.symbol1, self.symbol2 = bytearray(), 0, 0
         self.before8 = self.last8 = self.word = self.lastword = 0
         self.line = self.linebefore = self.column = self.field = self.fieldhash = self.key = 0
@@ -180,7 +182,32 @@ class Lane:
             self.symbol1 * 4096 + self.symbol2, self.word * 256 + last,
             mixed(above, self.fieldhash),
         ]  # fmt: skip
+        if self.grid[0]:
+            values[4:] = self.grid_values(*self.grid)
         return [mixed(v, i + 1) for i, v in enumerate(values)]
+
+    def grid_values(self, r: int, e: int) -> list[int]:
+        """Of the contexts 4 to 14."""
+
+        def byte(j: int, end: int = len(self.bytes)) -> int:
+            return self.bytes[end - j] if 1 <= j <= end else 0
+
+        at, back, low = self.origin + len(self.bytes), 0, 0
+        inside, place, last = at % e, at % r, byte(1)
+        if e == 2:
+            back, low = inside, (last + 1) * inside
+        end = len(self.bytes) - back
+        w, n, nw, ne, nne = (
+            byte(j, end) + (256 * byte(j - 1, end) if e == 2 else 0)
+            for j in (e, r, r + e, r - e, 2 * r - e)
+        )
+        near = (byte(r) * 256 + last) * 8 + inside
+        return [
+            mixed(w + n - nw, 4 * low + 1), near, (byte(r) * 256 + byte(2 * r)) * 65536 + place,
+            mixed(w + n >> 1, 4 * low + 2), (byte(e) * 256 + byte(2 * e)) * 8 + inside,
+            mixed(n + ne - nne, 4 * low + 3), near, (last * 256 + byte(2)) * 8 + inside,
+            mixed(w + n - nw, low), byte(r) * 65536 + place, mixed(w + n + ne + nw >> 3, low),
+        ]  # fmt: skip
 
     def match_key(self, expected: list[int]) -> int:
         """Of context 15."""
@@ -196,18 +223,20 @@ class Experts:
         strings: list[bytes],
         size: int,
         stream: bytes,
-        n: int,
-        lane: int,
+        origins: list[int],
+        context: Context,
         before: "Experts | Memory",
     ) -> None:
-        """strings: by rank of the model; n: chunks, of at most `size` bytes; lane: of each lane."""
+        """strings: by rank of the model; origins: of each chunk, of at most `size` bytes."""
+        n, lane = len(origins), context.lane
         self.order = sorted(range(len(strings)), key=strings.__getitem__)
         self.strings, self.size = [strings[i] for i in self.order], size
         known = before.known if isinstance(before, Experts) else []
         self.memory = before.memory if isinstance(before, Experts) else before
         self.start, self.known = len(known), known + [-1] * (n * size)
         require(len(self.known) < 1 << 31, "known text: too long")
-        self.lane, self.lanes, self.n_symbols = lane, [Lane() for _ in range(0, n, lane)], [0] * n
+        self.lane, self.n_symbols = lane, [0] * n
+        self.lanes = [Lane(origin, context.grid) for origin in origins[::lane]]
         self.stream = BinaryDecoder(stream, "coded stream")
         self.end = self.stream.end
 

@@ -13,6 +13,7 @@ from mdlzip.errors import CorruptArchive, UsageError
 from mdlzip.experts import tables as k
 from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
+from mdlzip.symbols.context import NO_GRID, Grid
 from mdlzip.symbols.learn import learn_merges
 from mdlzip.symbols.survey import present_in
 from mdlzip.symbols.tokenise import cut_group
@@ -55,11 +56,13 @@ def run(
     stream: bytes | None = None,
     seed: int | None = None,
     lane_chunks: int = 1,
+    grid: Grid = NO_GRID,
 ) -> tuple[bytes, GroupCoder]:
     """Encode `chunks`, or decode `stream` and compare with them."""
     order = Symbols.of(vocabulary)
+    places = origins(len(chunks), chunk_size)
     coder = GroupCoder(
-        order, COUNTS, known, len(chunks), chunk_size, stream, lane_chunks=lane_chunks
+        order, COUNTS, known, places, chunk_size, stream, lane_chunks=lane_chunks, grid=grid
     )
     longest = max((len(c) for c in chunks), default=0)
     for first, t in itertools.product(range(min(lane_chunks, len(chunks))), range(longest)):
@@ -76,6 +79,11 @@ def run(
         coded = coder.step(rows, gaps, ranks.copy())
         np.testing.assert_array_equal(coded, ranks)
     return (b"" if stream is not None else coder.finish()), coder
+
+
+def origins(n: int, chunk_size: int) -> np.ndarray:
+    """Of n chunks from somewhere in the original on."""
+    return 1002 + chunk_size * np.arange(n)
 
 
 def plain(coder: GroupCoder) -> bytes:
@@ -108,10 +116,10 @@ def test_all_at_once_is_what_one_by_one_is(lane_chunks: int) -> None:
     stream, coder = run(vocabulary, chunks, 256, nothing_known(), lane_chunks=lane_chunks)
     _, decoder = run(vocabulary, chunks, 256, nothing_known(), stream, lane_chunks=lane_chunks)
     assert plain(coder) == plain(decoder) == data
-    order, n = Symbols.of(vocabulary), len(chunks)
+    order, n, places = Symbols.of(vocabulary), len(chunks), origins(len(chunks), 256)
     counts = np.array([len(c) for c in chunks])
-    once = GroupCoder(order, COUNTS, nothing_known(), n, 256, lane_chunks=lane_chunks)
-    again = GroupCoder(order, COUNTS, nothing_known(), n, 256, stream, lane_chunks=lane_chunks)
+    once = GroupCoder(order, COUNTS, nothing_known(), places, 256, lane_chunks=lane_chunks)
+    again = GroupCoder(order, COUNTS, nothing_known(), places, 256, stream, lane_chunks=lane_chunks)
     spent = 0.0
     for first in range(min(lane_chunks, n)):
         rows = np.arange(first, n, lane_chunks)
@@ -122,6 +130,24 @@ def test_all_at_once_is_what_one_by_one_is(lane_chunks: int) -> None:
     assert once.finish() == stream
     assert again.text() == data and again.unread_bytes == 0
     assert abs(spent / 8 - len(stream)) < 8
+
+
+STEPS = np.random.default_rng(2).integers(-9, 10, (96, 200))
+IMAGE = (STEPS.cumsum(0).cumsum(1) // 8 + 9000).astype("<u2")
+
+
+def test_what_stands_above_is_seen_in_a_grid() -> None:
+    """Samples of two bytes in rows: what is near in the plane tells them."""
+    data = IMAGE.tobytes()
+    vocabulary = vocabulary_of(data, 0)
+    chunks, sizes = cut(vocabulary, data, 4096), {}
+    for grid in (NO_GRID, Grid(400, 1), Grid(400, 2), Grid(401, 2)):
+        stream, coder = run(vocabulary, chunks, 4096, nothing_known(), lane_chunks=99, grid=grid)
+        again = run(vocabulary, chunks, 4096, nothing_known(), stream, lane_chunks=99, grid=grid)
+        assert plain(coder) == plain(again[1]) == data
+        sizes[grid] = len(stream)
+    assert min(sizes, key=lambda grid: sizes[grid]) == Grid(400, 2)
+    assert sizes[Grid(400, 2)] < 0.75 * sizes[NO_GRID]
 
 
 def test_a_lane_goes_on_from_chunk_to_chunk() -> None:
@@ -210,7 +236,7 @@ def test_hostile_streams_end(stream: bytes, chunk_size: int) -> None:
     """Any bytes decode to symbols of the vocabulary; a chunk is full after its bytes."""
     vocabulary = vocabulary_of(TEXT[:8000], 500)
     order = Symbols.of(vocabulary)
-    coder = GroupCoder(order, COUNTS, nothing_known(), 5, chunk_size, stream)
+    coder = GroupCoder(order, COUNTS, nothing_known(), origins(5, chunk_size), chunk_size, stream)
     steps = 0
     try:
         while len(rows := np.flatnonzero(coder.fill() < chunk_size)):
@@ -229,7 +255,7 @@ def test_random_streams_end() -> None:
     outcomes = set()
     for seed in range(20):
         stream = np.random.Generator(np.random.PCG64(seed)).bytes(300)
-        coder = GroupCoder(order, COUNTS, nothing_known(), 3, 64, stream)
+        coder = GroupCoder(order, COUNTS, nothing_known(), origins(3, 64), 64, stream)
         try:
             for _ in range(64):
                 coder.step(np.flatnonzero(coder.fill() < 64), None)
@@ -260,7 +286,7 @@ def test_known_text_that_cannot_be_numbered_is_refused() -> None:
     long = Known(memory, np.zeros((1 << 31) - 32, np.int16))
     for stream, error in ((b"", CorruptArchive), (None, UsageError)):
         with pytest.raises(error, match="known text of 2147483648 places"):
-            GroupCoder(order, COUNTS, long, 2, 16, stream)
+            GroupCoder(order, COUNTS, long, origins(2, 16), 16, stream)
 
 
 @pytest.mark.parametrize("bits", [(7, 12, 10), (10, 25, 10), (10, 12, -1)])
