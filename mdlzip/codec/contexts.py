@@ -10,7 +10,7 @@ from itertools import pairwise
 from mdlzip.codec.options import AUTO
 from mdlzip.errors import UsageError
 from mdlzip.limits import MAX_GROUP_CHUNKS, MAX_KNOWN_PLACES
-from mdlzip.symbols.context import CHUNK, GROUP, REFERENCE, SOLID, STRICT, Context
+from mdlzip.symbols.context import CHUNK, GROUP, NO_GRID, REFERENCE, SOLID, STRICT, Context, Grid
 from mdlzip.symbols.layout import Layout
 
 REFERENCE_BYTES = 1 << 21  # of text that all groups know
@@ -19,9 +19,8 @@ _FIRST_WAVE = 64  # part of the file that the first wave is
 SOLID_CHUNK_BYTES = 4096  # usual where a first read decodes all before it anyway
 # Bytes of a lane where there is a network: that predicts for all lanes of a unit at once, so many
 # are faster. In the context solid units have several groups, and so can have longer lanes.
-_LANE_BYTES = 1024  # of a group
-_WAVE_LANES = 32  # at most; they know little of one another, but few of them are slow
-_MOST_WAVE_BYTES = 1 << 19
+_LANE_BYTES, _SOLID_LANE_BYTES, _GRID_LANE_BYTES = 1024, 4096, 16384
+_WAVE_LANES = 128  # at most; they know little of one another, but few of them are slow
 _LEAST_PER_LANE = 1 << 14  # bytes of the whole file
 _WAVES = 8  # at least so many
 _WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
@@ -40,11 +39,12 @@ def choose_context(
     access_s: float | None = None,
     *,
     alone: bool = False,
+    grid: Grid = NO_GRID,
 ) -> Context:
     """The context of an archive; "auto" is settled by the size of the file.
 
     alone: without a network; then a unit is a single lane, since experts code one symbol after the
-    other anyway.
+    other anyway. grid: of the data; lanes are long then, so that most rows have one above them.
 
     fits: whether an archive of a context could be decoded; until one is found that can be, the
     tables get smaller. access_s: the time that the first read of an open archive may take; it
@@ -53,17 +53,17 @@ def choose_context(
     """
     if mode == SOLID and layout.total_bytes > MOST_SOLID_BYTES:
         raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
-    context = _wanted(mode, layout, access_s)
+    context = _wanted(mode, layout, access_s, grid)
     if context.mode != CHUNK:
         lane = MAX_GROUP_CHUNKS if alone else _lane_chunks(layout, context)
-        context = replace(context, lane_chunks=lane)
+        context = replace(context, lane_chunks=lane, grid=grid)
     while not fits(context) and max(context.table_bits) > _LEAST_BITS:
         trees, records, heads = (max(n - 1, _LEAST_BITS) for n in context.table_bits)
         context = replace(context, table_bits=(trees, records, heads))
     return context if mode != AUTO or fits(context) else STRICT
 
 
-def _wanted(mode: str, layout: Layout, access_s: float | None) -> Context:
+def _wanted(mode: str, layout: Layout, access_s: float | None, grid: Grid) -> Context:
     most = math.inf if access_s is None else access_s * _READ_BYTES_PER_S
     if mode == AUTO:
         mode = SOLID if layout.total_bytes <= min(most, SOLID_BYTES) else REFERENCE
@@ -79,7 +79,7 @@ def _wanted(mode: str, layout: Layout, access_s: float | None) -> Context:
         bits = _table_bits(known + layout.group_bytes, _COPIED_BITS)
         return Context(mode, bits, references=references)
     if mode == SOLID:
-        return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout))
+        return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout, grid))
     return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
 
 
@@ -105,10 +105,12 @@ def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
     return tuple(edges)
 
 
-def _waves(layout: Layout) -> tuple[int, ...]:
+def _waves(layout: Layout, grid: Grid) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
     least = max(1, _WAVE_BYTES // layout.group_bytes)
-    most = max(least, min(_MOST_WAVE_BYTES // layout.group_bytes, layout.n_groups // _WAVES))
+    lane = max(layout.chunk_size, _GRID_LANE_BYTES if grid.row_bytes else _SOLID_LANE_BYTES)
+    wanted = _WAVE_LANES * lane
+    most = max(least, min(wanted // layout.group_bytes, layout.n_groups // _WAVES))
     edges, size = [0], max(least, layout.n_groups // _FIRST_WAVE)
     while edges[-1] < layout.n_groups:
         edges.append(min(edges[-1] + min(size, most), layout.n_groups))

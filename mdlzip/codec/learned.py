@@ -25,7 +25,7 @@ from mdlzip.quantised.memory import decode_memory_bytes
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.work import check_operations
 from mdlzip.resources import check_memory
-from mdlzip.symbols.context import CHUNK, Context
+from mdlzip.symbols.context import CHUNK, SOLID, Context
 from mdlzip.symbols.learn import sample_of
 from mdlzip.symbols.survey import Survey
 from mdlzip.symbols.tokens import Tokens, prepare
@@ -193,6 +193,7 @@ def _try_experts(job: Job, tokens: Tokens) -> int | None:
     (first, done), (last, total) = marks[0], marks[-1]
     if total > done:  # without the first unit, before which kernels are loaded
         tokens.expert_s = (last - first) * total / (total - done)
+    tokens.in_turn = context.mode == SOLID
     job.alone, job.alone_tokens = alone, tokens
     model = Model(config, job.layout, packed.data, packed.ledger, context)
     return LEARNED.archive_bytes(job.stored_name, model, lengths)
@@ -254,8 +255,7 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
 
     alone = not network.tensors
     asked, access_s = job.options.context, job.options.access_s
-    context = choose_context(asked, job.layout, fits, access_s, alone=alone)
-    return context if context.mode == CHUNK else replace(context, grid=job.grid)
+    return choose_context(asked, job.layout, fits, access_s, alone=alone, grid=job.grid)
 
 
 def _coded_units(

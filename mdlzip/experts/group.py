@@ -93,6 +93,8 @@ class GroupCoder:
             np.zeros(N_INPUTS, np.int32),
             np.arange(size + 1, dtype=np.int64),  # sums of counts; all are 1 without a network
         )
+        self._places = np.arange(n_chunks + 1)
+        self._full = np.full(n_chunks, chunk_size, np.int64)
         self._no_gaps = np.zeros((0, size), np.uint16)
         self._stream = np.frombuffer(stream or b"", np.uint8).copy()
         self._coder = new_decoder(self._stream) if self._decoding else new_encoder()
@@ -105,11 +107,12 @@ class GroupCoder:
         gaps: uint16 (R, V), by place in `Vocabulary.symbols`, or None. ranks: int64 (R,), what to
         encode. Returns the ranks. Raises CorruptArchive for a symbol that goes beyond its chunk.
         """
+        n = len(rows)
         if ranks is None:
-            ranks = np.zeros(len(rows), np.int64)
-        at = np.arange(len(rows))
-        full = np.full(len(rows), self._room, np.int64)
-        self._code(rows, full, at, at + 1, ranks, self._no_gaps if gaps is None else gaps)
+            ranks = np.zeros(n, np.int64)
+        at = self._places[:n].copy()
+        ends, full = self._places[1 : n + 1], self._full[:n]
+        self._code(rows, full, at, ends, ranks, self._no_gaps if gaps is None else gaps)
         return ranks
 
     def encode(

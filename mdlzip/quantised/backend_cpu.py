@@ -64,7 +64,9 @@ class CpuBackend:
         if cache.gaps.shape[:2] != previous.shape:
             cache.gaps = np.empty((*previous.shape, cache.gaps.shape[2]), np.uint16)
         symbols, lengths = _NO_MATCHES if matches is None else matches
-        for span in self._spans(*previous.shape):
+        b, t = previous.shape
+        spans = ((0, b, 0, t),) if b * t * self._row_macs <= MOMENT_MACS else self._spans(b, t)
+        for span in spans:
             self._check()
             self._forward(
                 previous,

@@ -42,7 +42,13 @@ class Look(NamedTuple):
 
     def values(self) -> np.ndarray | None:
         """The gaps themselves, uint16 (n, V)."""
-        return None if self.gaps is None else self.gaps[self.rows, self.t]
+        if self.gaps is None:
+            return None
+        return self.gaps[:, self.t] if len(self.rows) == len(self.gaps) else self._some()
+
+    def _some(self) -> np.ndarray:
+        assert self.gaps is not None
+        return self.gaps[self.rows, self.t]
 
 
 def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Tiles of one unit on several threads: predictions side by side, coding strictly in turn.
 
 What the experts learn from one symbol changes what they say of the next, so all tiles code the
-symbols of a position, in their order, before any codes the next position.
+symbols of a position, in their order, before any codes the next position. A decoder predicts a
+position once the one before is coded; an encoder may predict far ahead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
+
+import numpy as np
 
 from mdlzip.quantised.workers import Stopped, one_thread_each, settle
 
@@ -63,6 +66,49 @@ class _Turns:
         with self._changed:
             self._failed = True
             self._changed.notify_all()
+
+
+class Foreseeing(Tile, Protocol):
+    """A tile that can predict ahead, as `EncodeTile` does."""
+
+    @property
+    def needs_gaps(self) -> bool:
+        """Whether gaps must be taken before it codes."""
+
+    def predict(self) -> np.ndarray | None:
+        """The next gaps."""
+
+    def take(self, gaps: np.ndarray | None) -> None:
+        """Code with them."""
+
+
+def run_ahead(tiles: Sequence[Foreseeing], threads: int, check: Callable[[], None]) -> None:
+    """Code all tiles on this thread, while others predict what comes next.
+
+    What a tile raises ends the others, too, and passes.
+    """
+    todo = [tile for tile in tiles if not tile.is_done]
+    if threads == 1 or not todo:
+        run_in_turn(todo, 1, check)
+        return
+
+    def predict(tile: Foreseeing) -> np.ndarray | None:
+        gaps = tile.predict()
+        return None if gaps is None else gaps.copy()
+
+    with one_thread_each(), ThreadPoolExecutor(threads - 1, initializer=settle) as pool:
+        coming = {id(tile): pool.submit(predict, tile) for tile in todo}
+        try:
+            while todo:
+                check()
+                for tile in todo:
+                    if tile.needs_gaps:
+                        tile.take(coming[id(tile)].result())
+                        coming[id(tile)] = pool.submit(predict, tile)
+                    tile.code()
+                todo = [tile for tile in todo if not tile.is_done]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run_in_turn(tiles: Sequence[Tile], threads: int, check: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.quantised.tiles import EncodeTile
-from mdlzip.quantised.turns import Tile, run_in_turn
+from mdlzip.quantised.turns import run_ahead
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
 from mdlzip.symbols.layout import Layout
@@ -146,7 +146,7 @@ def encode_chunks(
             own = spread(starts[chunks], counts[chunks])
             cast("Experts", coder).encode_alone(chunks, places[own], counts[chunks], check)
             continue
-        tiles = list[Tile]()
+        tiles = list[EncodeTile]()
         for share in shares(chunks, DECODE_TILE_CHUNKS, threads):
             here = counts[share]
             symbols = np.zeros((len(share), int(here.max())), np.int16)
@@ -154,4 +154,4 @@ def encode_chunks(
             symbols[inside] = flat[spread(starts[share], here)]
             span = max(1, call_symbols // len(share))
             tiles.append(EncodeTile(predictor, vocabulary, coder, share, symbols, here, span))
-        run_in_turn(tiles, threads, check)
+        run_ahead(tiles, threads, check)

@@ -32,7 +32,8 @@ class Tokens:
 
     Nothing is held in memory but what was asked for, so a file of any size takes the same. Any
     number of threads may read. expert_bits: float16, what each symbol costs the experts where they
-    have read the file; expert_s: the seconds that took. Raises MdlzipError if the disk refuses.
+    have read the file; expert_s: the seconds that took; in_turn: whether they will read it in one
+    go beside a network, while its threads wait. Raises MdlzipError if the disk refuses.
     """
 
     def __init__(self, layout: Layout, vocabulary: Vocabulary, folder: Path | None) -> None:
@@ -40,6 +41,7 @@ class Tokens:
         self._columns: list[Column] = []
         self.expert_bits: Column | None = None
         self.expert_s = 0.0
+        self.in_turn = False
         plain = np.dtype(np.int16 if len(vocabulary.merges) else np.uint8)
         self._symbols = self.new_column(plain)
         self.chunks = self.new_column(SPAN)

@@ -144,8 +144,6 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
             device=options.device,
             memory=options.memory,
         )
-    tokens = session.batches.tokens
-    coding_s += tokens.expert_s * (2 if options.verify else 1)
     passes_per_step = session.batches.passes_per_step
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
     passes = max(budget - coding_s, 0.1 * budget) / step_s * passes_per_step

@@ -90,7 +90,13 @@ def test_the_trained_archives_are_what_they_are_for() -> None:
 def test_the_contexts_are_what_they_are_for() -> None:
     """All of them, each with several units; with merges, and without."""
     found = [reader_of(name) for name in make_golden.context_cases()]
-    assert [reader.context.mode for reader in found] == ["group", "reference", "solid", "solid", "solid"]
+    assert [reader.context.mode for reader in found] == [
+        "group",
+        "reference",
+        "solid",
+        "solid",
+        "solid",
+    ]
     assert min(len(reader.units) for reader in found) >= 2
     assert [reader.config.n_merges > 0 for reader in found] == [False, True, True, False, True]
     assert all(isinstance(reader.config, NoNetwork) for reader in found[3:])
