@@ -33,6 +33,38 @@ def compiled(**options: Any) -> Callable[[F], F]:
     return decorate
 
 
+def emitted(emit: Callable[..., None]) -> Any:
+    """An operation of eight arguments for kernels, in the compiler's own language.
+
+    emit(ir, builder, *arguments) writes it; ir: llvmlite's; arguments: integers of the size of an
+    address. It returns nothing.
+    """
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def operation(typing, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+        def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            emit(ir, builder, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 8), write
+
+    return operation
+
+
+def cpu_features() -> set[str]:
+    """What kernels may use of this processor, by LLVM's names; numba's settings may forbid some."""
+    import llvmlite.binding as llvm
+    from numba.core import config
+
+    chosen = getattr(config, "CPU_FEATURES", None)
+    if chosen is not None or getattr(config, "CPU_NAME", None):
+        return {part[1:] for part in (chosen or "").split(",") if part.startswith("+")}
+    return {name for name, there in llvm.get_host_cpu_features().items() if there}
+
+
 def _keep_machine_code(kernel: Any, function: Callable[..., Any]) -> None:
     """Give the kernel a cache of ours in place of numba's.
 

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mdlzip.process.kernels import compiled, cpu_features, emitted
+
 BLOCK = 16  # outputs that lie together
 GROUP = 4  # inputs that lie together
 OFFSET = 128  # what is added to the codes of a row
@@ -45,12 +47,7 @@ def pack(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def usable_kinds() -> list[str]:
     """The kinds that this processor has and nothing rules out, the fastest first."""
-    from numba.core import config
-
-    features = _features()
-    chosen = getattr(config, "CPU_FEATURES", None)
-    if chosen is not None or getattr(config, "CPU_NAME", None):
-        features = {part[1:] for part in (chosen or "").split(",") if part.startswith("+")}
+    features = cpu_features()
     needs = {
         "vnni512": {"avx512f", "avx512bw", "avx512vnni"},
         "vnni256": {"avx512vl", "avx512vnni"},
@@ -63,13 +60,6 @@ def usable_kinds() -> list[str]:
 def host_kind() -> str:
     """The fastest kind of this processor."""
     return usable_kinds()[0]
-
-
-@cache
-def _features() -> set[str]:
-    import llvmlite.binding as llvm
-
-    return {name for name, there in llvm.get_host_cpu_features().items() if there}
 
 
 class Kind(NamedTuple):
@@ -101,8 +91,6 @@ def kernel(kind: str, *, signed: bool = False) -> Any:
     int32 (16 blocks,); sums: int32 (n, 16 blocks), overwritten with the start and the products.
     Codes of the weights are at most 63; 127 if `signed`, which for "avx2" means that rows are int8.
     """
-    from mdlzip.process.kernels import compiled
-
     rows, blocks = KINDS[kind].tile
 
     def strip(height: int) -> Any:
@@ -158,26 +146,17 @@ def _tile(kind: str, rows: int, blocks: int, signed: bool) -> Any:
     Arguments: address of the rows and bytes from one to the next, of the weights and bytes from
     block to block, groups of inputs, addresses of the start and of the sums, bytes from row to row.
     """
-    from numba.core import types
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def tile(typing, x, x_step, w, w_step, groups, start, sums, step):  # type: ignore[no-untyped-def]
-        def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            _Emitter(builder, kind, signed).tile(rows, blocks, *arguments)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 8), emit
-
-    return tile
+    return emitted(
+        lambda ir, builder, *arguments: _Emitter(ir, builder, kind, signed).tile(
+            rows, blocks, *arguments
+        )
+    )
 
 
 class _Emitter:
     """Writes the instructions of a tile."""
 
-    def __init__(self, builder: Any, kind: str, signed: bool) -> None:
-        from llvmlite import ir
-
+    def __init__(self, ir: Any, builder: Any, kind: str, signed: bool) -> None:
         self._ir, self._builder, self._kind, self._signed = ir, builder, kind, signed
         self._lanes = 16 if kind in ("vnni512", "plain") else 8
         self._word = ir.IntType(32)

@@ -85,6 +85,9 @@ class Deflate(Compressed):
             sink(compressor.compress(block))
         sink(compressor.flush())
 
+    def compression_memory_bytes(self, size: int, level: int) -> int:
+        return 1 << 18
+
     def declared_window(self, payload: SectionSource, size: int) -> int:
         return 1 << 15
 
