@@ -150,7 +150,7 @@ def archive(context: str) -> Found:
     import mdlzip
     from mdlzip.codec import cross_check
     from mdlzip.errors import LimitExceeded
-    from mdlzip.quantised import device_memory, unit_work
+    from mdlzip.quantised import device_memory
 
     sampled, checked = cross_check.sampled_groups, []
     cross_check.sampled_groups = lambda units: checked.append(sampled(units)) or checked[-1]
@@ -163,14 +163,14 @@ def archive(context: str) -> Found:
         for device in ("cuda:0", "cpu", "auto"):
             mdlzip.decompress(packed, out, device=device, threads=2, force=True)
             plain.append(out.read_bytes() == TEXT)
-        unit_work.device_limit = lambda *_: 1 << 16
+        limit, device_memory.device_limit = device_memory.device_limit, lambda *_: 1 << 16
         try:
             mdlzip.decompress(packed, out, device="cuda", force=True)
             refusal = "none"
         except LimitExceeded as problem:
             refusal = str(problem)
         finally:
-            unit_work.device_limit = device_memory.device_limit
+            device_memory.device_limit = limit
         size = packed.stat().st_size
         return {"same": all(plain), "bytes": size, "refusal": refusal, "checked": checked}
 
