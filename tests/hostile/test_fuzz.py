@@ -18,7 +18,7 @@ from tests.fuzz.judge import Verdict, judge
 from tests.fuzz.run import fuzz, make_mutant
 from tests.second_decoder import fields
 
-MUTANTS, SECONDS = 600, 150.0  # half a minute on an idle core; the limit is for loaded ones
+MUTANTS, SECONDS = 300, 150.0  # a quarter of a minute on an idle core; the limit is for loaded ones
 
 
 @pytest.mark.timeout(280)
