@@ -44,7 +44,7 @@ class Plan:
     """What will be done. Times in seconds; `steps` is fixed only if the user fixed it.
 
     spent_s: what start, rivals and planning have taken of the budget already. pass_s: training
-    time for one pass over the file, or over the first 16 MB of a larger one.
+    time for one pass over the file, or over the first 16 MB of a larger one, if nothing disturbs.
     """
 
     preset: Preset
@@ -136,7 +136,7 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
     """
     total_bytes, budget = session.total_bytes, choice.budget_s
     with throw_away(session):
-        step_s = time_step(session, _TIMING_SHARE * budget)
+        times = time_step(session, _TIMING_SHARE * budget)
         coding_s = time_coding(
             session,
             options.threads,
@@ -146,20 +146,20 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
         )
     passes_per_step = session.batches.passes_per_step
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
-    passes = max(budget - coding_s, 0.1 * budget) / step_s * passes_per_step
+    passes = max(budget - coding_s, 0.1 * budget) / times.usual_s * passes_per_step
     share = 0.62 + 0.2 / (0.3 + passes)
     expected = min(int(choice.lzma_bytes * share), total_bytes) + session.n_weights * 22 // 80
     return Plan(
         choice.preset,
         choice.device,
         budget,
-        step_s,
+        times.usual_s,
         coding_s,
         1.0 + min(14.0, 0.04 * budget),
         expected,
         options.steps,
         time.monotonic() - began,
-        step_s / passes_per_step * min(1.0, _SENSIBLE_BYTES / max(total_bytes, 1)),
+        times.least_s / passes_per_step * min(1.0, _SENSIBLE_BYTES / max(total_bytes, 1)),
     )
 
 

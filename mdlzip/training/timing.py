@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mdlzip.quantised.placement import choose_device, coding_times
 from mdlzip.training.qat import QatRounding, calibrate, choose_steps, export
@@ -28,12 +29,20 @@ def throw_away(session: Session) -> Iterator[None]:
         session.load_state_dict(before)
 
 
-def time_step(session: Session, limit_s: float) -> float:
-    """Seconds of one training step; the session takes some.
+class StepTimes(NamedTuple):
+    """Seconds of one training step: the median of several, and the least."""
 
-    The median of several, the first one apart, until `limit_s` seconds are gone: batches differ,
-    and so does what else the machine is doing. The least would promise up to half as many steps
-    again as there will be. One step is all if it takes ten times the limit by itself.
+    usual_s: float
+    least_s: float
+
+
+def time_step(session: Session, limit_s: float) -> StepTimes:
+    """How long a training step takes; the session takes some.
+
+    Several, the first one apart, until `limit_s` seconds are gone: batches differ, and so does what
+    else the machine is doing. The least would promise up to half as many steps again as there will
+    be; the median of a busy moment would rule out what an idle machine can do. One step is all if
+    it takes ten times the limit by itself.
     """
     times: list[float] = []
     for i in range(_TIMED_STEPS):
@@ -43,7 +52,7 @@ def time_step(session: Session, limit_s: float) -> float:
         times.append(time.perf_counter() - began)
         if sum(times) > (limit_s if i else 10 * limit_s):
             break
-    return statistics.median(times[1:] or times)
+    return StepTimes(statistics.median(times[1:] or times), min(times))
 
 
 def time_coding(

@@ -60,7 +60,8 @@ def test_timing_leaves_no_trace(tokens: Tokens, method: str, optimiser: str) -> 
     settings = (f"train.method={method}", f"train.optimiser={optimiser}", "train.alpha=0.002")
     timed, fresh = session(tokens, *settings), session(tokens, *settings)
     with throw_away(timed):
-        assert time_step(timed, limit_s=0.02) > 0
+        times = time_step(timed, limit_s=0.02)
+        assert times.usual_s >= times.least_s > 0
         assert timed.steps_done > 0
         with pytest.raises(AssertionError):
             assert_same(timed, fresh)
