@@ -165,6 +165,8 @@ def settings(info: ArchiveInfo) -> dict[str, object]:
         "group_chunks": info.group_chunks,
         "context": info.context,
     }
+    if info.row_bytes:
+        cut |= {"row_bytes": info.row_bytes, "element_bytes": info.element_bytes}
     return {**asdict(info.config), **cut}
 
 

@@ -97,6 +97,8 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         group_chunks=layout.group_chunks,
         n_groups=layout.n_groups,
         context=reader.context.mode,
+        row_bytes=reader.context.grid.row_bytes,
+        element_bytes=reader.context.grid.element_bytes,
         n_units=len(reader.units),
         first_read_bytes=_first_read(reader.units),
         later_read_bytes=_later_read(reader.units),

@@ -263,7 +263,8 @@ class ArchiveInfo:
 
     mode, mtime_ns: None if the original was a pipe; sha256: of the original, hexadecimal;
     decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
-    that costs in time, see `quantised.work`. The rest is None unless learned. first_read_bytes,
+    that costs in time, see `quantised.work`. The rest is None unless learned. row_bytes,
+    element_bytes: of a grid; row_bytes is 0 where the data are none. first_read_bytes,
     later_read_bytes: most that is decoded for one byte, at first and once that is done.
     """
 
@@ -284,6 +285,8 @@ class ArchiveInfo:
     group_chunks: int | None = None
     n_groups: int | None = None
     context: str | None = None
+    row_bytes: int | None = None
+    element_bytes: int | None = None
     n_units: int | None = None
     first_read_bytes: int | None = None
     later_read_bytes: int | None = None

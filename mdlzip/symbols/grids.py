@@ -6,27 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mdlzip.limits import MAX_ELEMENT_BYTES
 from mdlzip.symbols.context import Grid
 
+_LEAST_BYTES = 64
 _MOST_MATCHED = 1024  # distances that are looked at one by one
 _MOST_ROW = 1 << 14
 _PEAKS = 8
+_NEARLY = 1.1  # as well as by the last two bytes
 _STANDS_OUT = 0.02  # share of equal bytes beyond what is usual at any distance
 
 
 def likely_rows(pieces: Sequence[np.ndarray], most: int) -> list[int]:
     """Distances, at most `most`, at which pieces of the data (uint8) resemble themselves.
 
-    The likeliest first: where a byte is best told by the one before it and the one so far back.
+    The likeliest first: where a byte is best told by the one before it and the one so far back;
+    but those first that are longer than an element, since rows of few bytes may be elements, and
+    a short one among them if there is any.
     """
+    pieces = [piece for piece in pieces if len(piece) >= _LEAST_BYTES]
+    if not pieces:
+        return []
     found: set[int] = set()
     for piece in pieces:
         found.update(_equal_at(piece))
         found.update(_peaks(piece))
     costs = {row: sum(_cost(piece, row) for piece in pieces) for row in found}
     alone = sum(_cost(piece, 2) for piece in pieces)
-    better = [row for row in costs if costs[row] < alone or row == 2]
-    return sorted(better, key=lambda row: (costs[row], row))[:most]
+    better = [row for row in costs if costs[row] <= _NEARLY * alone]
+    better.sort(key=lambda row: (costs[row], row))
+    short = [row for row in better if row <= MAX_ELEMENT_BYTES]
+    long = [row for row in better if row > MAX_ELEMENT_BYTES]
+    return (long[: most - bool(short)] + short)[:most]
 
 
 def _equal_at(piece: np.ndarray) -> list[int]:

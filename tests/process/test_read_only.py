@@ -44,7 +44,7 @@ def test_every_command_works(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(text)
     before = sorted(installed.rglob("*"))
     for line in (
-        "compress text --steps 2 --preset nano --no-fallback -q",
+        "compress text --steps 2 --preset nano --context chunk --no-fallback -q",
         "test text.mdlz",
         "list -v text.mdlz",
         "decompress text.mdlz -o back",
