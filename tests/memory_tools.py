@@ -23,7 +23,7 @@ from mdlzip.symbols.layout import Layout
 from tests.conftest import ROOT, cli_environment
 from tests.random_archives import write_random
 
-ORIGINAL_BYTES = 1 << 19  # two tiles of 512 chunks, one a thread
+ORIGINAL_BYTES = 1 << 19  # eight tiles of 128 chunks, two threads
 THREADS = 2
 LIMIT_S = 60.0  # a large network is stopped then: its weights and caches are there long before
 STEPS = 3

@@ -5,7 +5,7 @@ in the compiler's own language, once for each kind:
 
 - "vnni512", "vnni256": four products of unsigned and signed bytes and their sum at once.
 - "avx2": pairs of such products in 16 saturating bits, then in 32. Exact, since codes of matrices
-  are at most 63: 2 * 255 * 63 < 2**15 (docs/format-weights.md).
+  are at most 63: 2 * 255 * 63 < 2**15 (docs/format-model.md).
 - "plain": multiplications that any processor has.
 
 Their first operand is unsigned, so rows are stored as code + 128, and the 128 times the sum of a

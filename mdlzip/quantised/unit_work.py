@@ -112,11 +112,10 @@ def rounds(n: int, lane_chunks: int) -> Iterator[np.ndarray]:
 
 
 def shares(chunks: np.ndarray, most: int, threads: int) -> list[np.ndarray]:
-    """`chunks` in equal shares of at most about `most`, as many for each thread."""
-    wanted = min(-(-len(chunks) // most) * threads, len(chunks) // _LEAST_SHARED)
-    each = -(-len(chunks) // (most * threads))  # rounds of shares
-    count = each * threads if wanted >= threads else max(1, wanted)
-    return np.array_split(chunks, count)
+    """`chunks` in equal shares of at most `most`, as many for each thread unless they are few."""
+    count = -(-len(chunks) // (most * threads)) * threads
+    fewest = min(_LEAST_SHARED, most)
+    return np.array_split(chunks, max(1, min(count, len(chunks) // fewest)))
 
 
 def encode_chunks(

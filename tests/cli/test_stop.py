@@ -26,7 +26,7 @@ SECONDS_OF_CPU = 2.0
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """512 chunks of 192 bytes under the preset "large": one tile."""
+    """512 chunks of 192 bytes under the preset "large": one tile a thread."""
     path = tmp_path_factory.mktemp("stop") / "large.mdlz"
     return write_random(path, LARGE, Layout(192 * 512, 192, 128))
 

@@ -115,7 +115,7 @@ def test_intra_op_threads_change_nothing(network: IntegerNetwork) -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(gaps(Predictor(network, 32), data, 32))
+            found.append(gaps(Predictor(network, 32, kernels="torch"), data, 32))
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(*found)
