@@ -54,7 +54,7 @@ def test_compress_prints_estimate_and_ledger(trained: Path) -> None:
     events = [json.loads(e) for e in (trained / "stderr").read_text().splitlines()]
     phases = [e["phase"] for e in events]
     assert list(dict.fromkeys(phases)) == [
-        "tokenise", "experts", "plan", "train", "prune", "quantise", "encode", "verify",
+        "grid", "tokenise", "experts", "plan", "train", "prune", "quantise", "encode", "verify",
     ]  # fmt: skip
 
 
