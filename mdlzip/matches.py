@@ -54,6 +54,11 @@ class Matcher:
         self._table = self._table[rows]
         self._state = self._state[rows]
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `advance_kernel` reads and writes: symbols so far, hash table, guess at hand."""
+        return self._history, self._table, self._state
+
     def advance(self, previous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Guesses for the next T positions.
 
@@ -63,16 +68,14 @@ class Matcher:
         """
         symbols = np.empty(previous.shape, np.int16)
         lengths = np.empty(previous.shape, np.uint8)
-        _compiled()(
-            previous, self.position, self.least, self._history, self._table, self._state,
-            symbols, lengths,
-        )  # fmt: skip
+        advance_kernel()(previous, self.position, self.least, *self.arrays, symbols, lengths)
         self.position += previous.shape[1]
         return symbols, lengths
 
 
 @cache
-def _compiled() -> Any:
+def advance_kernel() -> Any:
+    """The compiled loop of `Matcher.advance`."""
     return compiled()(_advance)
 
 

@@ -17,10 +17,10 @@ REFERENCE_BYTES = 1 << 21  # of text that all groups know
 _REFERENCE_SHARE = 8  # at most this part of the file
 _FIRST_WAVE = 64  # part of the file that the first wave is
 SOLID_CHUNK_BYTES = 4096  # usual where a first read decodes all before it anyway
-# Bytes of a lane where there is a network: that predicts for all lanes of a unit at once, so many
-# are faster. In the context solid units have several groups, and so can have longer lanes.
-_LANE_BYTES, _SOLID_LANE_BYTES, _GRID_LANE_BYTES = 1024, 4096, 16384
-_WAVE_LANES = 128  # at most; they know little of one another, but few of them are slow
+# Bytes of a lane where there is a network: that predicts for all lanes of a unit at once, so more
+# are faster. In a grid few rows may have none above them.
+_LANE_BYTES, _GRID_LANE_BYTES = 4096, 32768
+_WAVE_LANES = 32  # at most; they know little of one another, but few of them are slow
 _LEAST_PER_LANE = 1 << 14  # bytes of the whole file
 _WAVES = 8  # at least so many
 _WAVE_BYTES = 1 << 12  # at least so many: each takes some ten bytes of the index
@@ -108,7 +108,7 @@ def _spread(layout: Layout, n_bytes: float) -> tuple[int, ...]:
 def _waves(layout: Layout, grid: Grid) -> tuple[int, ...]:
     """Each as large as all before it, but not too large."""
     least = max(1, _WAVE_BYTES // layout.group_bytes)
-    lane = max(layout.chunk_size, _GRID_LANE_BYTES if grid.row_bytes else _SOLID_LANE_BYTES)
+    lane = max(layout.chunk_size, _GRID_LANE_BYTES if grid.row_bytes else _LANE_BYTES)
     wanted = _WAVE_LANES * lane
     most = max(least, min(wanted // layout.group_bytes, layout.n_groups // _WAVES))
     edges, size = [0], max(least, layout.n_groups // _FIRST_WAVE)

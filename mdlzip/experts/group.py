@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from mdlzip.limits import MAX_KNOWN_PLACES
 _BYTES_PER_SYMBOL = 36  # 13 decisions of at most 18 bits, and what a flush needs
 _FLUSH_BYTES = 64
 _CALL_SYMBOLS = 1 << 14  # some 50 ms
-_NO_COSTS = np.zeros(0, np.float32)
+NO_COSTS = np.zeros(0, np.float32)  # of symbols that nobody prices
 
 
 @dataclass
@@ -72,7 +73,7 @@ class GroupCoder:
         grid: tuple[int, int] = (0, 1),
     ) -> None:
         size, n_chunks = len(symbols.place), len(origins)
-        self._symbols, self._counts, self._memory = symbols, counts, known.memory
+        self._symbols, self.counts, self._memory = symbols, counts, known.memory
         self._start, self._room = len(known.text), chunk_size
         self._decoding = stream is not None
         places = self._start + n_chunks * chunk_size
@@ -120,7 +121,7 @@ class GroupCoder:
         rows: np.ndarray,
         ranks: np.ndarray,
         counts: np.ndarray,
-        costs: np.ndarray = _NO_COSTS,
+        costs: np.ndarray = NO_COSTS,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Encode the chunks `rows` without a network, one symbol of each in turn.
@@ -161,20 +162,25 @@ class GroupCoder:
         ends: np.ndarray,
         ranks: np.ndarray,
         gaps: np.ndarray,
-        costs: np.ndarray = _NO_COSTS,
+        costs: np.ndarray = NO_COSTS,
     ) -> None:
         if not self._decoding:
             self._make_room(int((ends - at).sum()))
+        arguments = (*self.arguments, gaps, self.counts, rows, sizes, at, ends, ranks, costs)
+        bad = code_rows(*arguments)
+        if bad >= 0:
+            raise CorruptArchive(f"chunk {rows[bad]}: a symbol goes beyond its chunk")
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The first ones of `code_rows`, up to `decoding`."""
         memory, order = self._memory, self._symbols
-        bad = code_rows(
+        return (
             tables(), memory.trees, memory.records, memory.maps, memory.weights, memory.heads,
             *self._scratch, self.spent, self._lanes, self.lane_chunks, *self._grid, self._chunks,
             self.known_text, self._texts, self._start, self._room, order.strings, order.lengths,
-            order.place, self._coder, self._stream, self._decoding, gaps, self._counts, rows,
-            sizes, at, ends, ranks, costs,
+            order.place, self._coder, self._stream, self._decoding,
         )  # fmt: skip
-        if bad >= 0:
-            raise CorruptArchive(f"chunk {rows[bad]}: a symbol goes beyond its chunk")
 
     def _make_room(self, n: int) -> None:
         position = int(self._coder[POSITION] + self._coder[PENDING])

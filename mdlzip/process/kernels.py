@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
+from zlib import crc32
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +53,59 @@ def emitted(emit: Callable[..., None]) -> Any:
         return types.void(*[types.intp] * 8), write
 
     return operation
+
+
+def entry(kernel: Any, *examples: Any) -> tuple[int, int]:
+    """Where the machine code of a kernel begins, for arguments of these types, and their digest.
+
+    For `called_at`: a kernel that calls another one by its name holds a copy of it, which takes as
+    long to compile again; of a large one that costs seconds.
+    """
+    from numba import typeof
+
+    types = tuple(typeof(example) for example in examples)
+    kernel.compile(types)
+    found = kernel.overloads[types]
+    name = found.fndesc.llvm_func_name
+    return found.library.get_pointer_to_function(name), _digest(types)
+
+
+def called_at(kernel: Any) -> Any:
+    """An operation for kernels: call(where, (a, b, ...)) -> what `kernel` returns for them.
+
+    where: two integers of `entry`. Returns 0 and calls nothing if that was for other types; so a
+    kernel that returns a number should return another one.
+    """
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def call(typing, where, arguments):  # type: ignore[no-untyped-def]
+        expected = tuple(arguments.types)
+        kernel.compile(expected)
+        result = kernel.overloads[expected].signature.return_type
+
+        def write(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            address, given = cgutils.unpack_tuple(builder, values[0], 2)
+            ours = context.get_constant(types.intp, _digest(expected))
+            out = cgutils.alloca_once_value(builder, context.get_constant_null(result))
+            with builder.if_then(builder.icmp_signed("==", given, ours), likely=True):
+                function = context.call_conv.get_function_type(result, expected)
+                code = builder.inttoptr(address, function.as_pointer())
+                passed = cgutils.unpack_tuple(builder, values[1], len(expected))
+                _, returned = context.call_conv.call_function(
+                    builder, code, result, expected, passed
+                )
+                builder.store(returned, out)
+            return builder.load(out)
+
+        return result(where, arguments), write
+
+    return call
+
+
+def _digest(types: tuple[Any, ...]) -> int:
+    return crc32(repr(types).encode())
 
 
 def cpu_features() -> set[str]:

@@ -33,15 +33,20 @@ class CpuCache:
 
 
 class CpuBackend:
-    """A `Backend` of one compiled kernel. kind: of `int8_products`; check: see `Predictor`."""
+    """A `Backend` of one compiled kernel. kind: of `int8_products`; check: see `Predictor`.
+
+    net, kind, kernel: what the kernel takes and is; row_macs: about what a position of a chunk
+    costs, in multiply-adds of matrix products.
+    """
 
     def __init__(self, task: Task, kind: str, check: Callable[[], None]) -> None:
         self._task, self._check = task, check
-        self._net = packed_network(task)
-        self._forward = forward_kernel(host_kind() if kind == "auto" else kind)
+        self.net = packed_network(task)
+        self.kind = host_kind() if kind == "auto" else kind
+        self.kernel = forward_kernel(self.kind)
         c = task.config
         scores = 2 * min(task.window, task.positions) * c.d_model * c.n_layers
-        self._row_macs = sum(p.codes.size for p in task.net.products) + _ATTENTION_COST * scores
+        self.row_macs = sum(p.codes.size for p in task.net.products) + _ATTENTION_COST * scores
 
     def new_cache(self, batch: int) -> CpuCache:
         """That of `batch` chunks at their first position."""
@@ -51,10 +56,10 @@ class CpuBackend:
     def narrow(self, cache: CpuCache, rows: np.ndarray) -> None:
         """One array after the other, so that the old ones are never all there beside the new."""
         cache.gaps = cache.gaps[:0]
-        cache.arrays = cache.arrays._replace(rings=cache.arrays.rings[:, rows])
+        cache.arrays = cache.arrays._replace(rings=cache.arrays.rings.compress(rows, 1))
         for name in Seen._fields:
             seen = cache.arrays.seen
-            seen = seen._replace(**{name: getattr(seen, name)[:, rows]})
+            seen = seen._replace(**{name: getattr(seen, name).compress(rows, 1)})
             cache.arrays = cache.arrays._replace(seen=seen)
 
     def forward(
@@ -65,16 +70,16 @@ class CpuBackend:
             cache.gaps = np.empty((*previous.shape, cache.gaps.shape[2]), np.uint16)
         symbols, lengths = _NO_MATCHES if matches is None else matches
         b, t = previous.shape
-        spans = ((0, b, 0, t),) if b * t * self._row_macs <= MOMENT_MACS else self._spans(b, t)
+        spans = ((0, b, 0, t),) if b * t * self.row_macs <= MOMENT_MACS else self._spans(b, t)
         for span in spans:
             self._check()
-            self._forward(
+            self.kernel(
                 previous,
                 start,
                 span,
                 symbols,
                 lengths,
-                self._net,
+                self.net,
                 cache.arrays,
                 cache.work,
                 cache.gaps,
@@ -83,9 +88,9 @@ class CpuBackend:
 
     def _spans(self, b: int, t: int) -> Iterator[tuple[int, int, int, int]]:
         """Chunks b..b' - 1 and positions t..t' - 1 that take a moment."""
-        if t * self._row_macs <= MOMENT_MACS:
-            n = max(MOMENT_MACS // (t * self._row_macs), 1)
+        if t * self.row_macs <= MOMENT_MACS:
+            n = max(MOMENT_MACS // (t * self.row_macs), 1)
             yield from ((i, min(i + n, b), 0, t) for i in range(0, b, n))
         else:
-            n = max(MOMENT_MACS // self._row_macs, 1)
+            n = max(MOMENT_MACS // self.row_macs, 1)
             yield from ((i, i + 1, j, min(j + n, t)) for i in range(b) for j in range(0, t, n))

@@ -16,7 +16,7 @@ from mdlzip.quantised.coders import Gaps, Look, UnitCoder
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
-_LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
+LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
 
 
 @dataclass
@@ -65,7 +65,7 @@ class DecodeTile:
 
     def look(self) -> None:
         """Predict the next symbol of every chunk; may run while other tiles code."""
-        if np.count_nonzero(self._unfinished) < _LEAST_FILL * len(self._lines):
+        if np.count_nonzero(self._unfinished) < LEAST_FILL * len(self._lines):
             self._predictor.narrow(self._state, self._unfinished)
             self._lines = self._lines[self._unfinished]
             self._previous = self._previous[self._unfinished]

@@ -134,17 +134,31 @@ def run_in_turn(tiles: Sequence[Tile], threads: int, check: Callable[[], None]) 
             turns.fail()
             raise
 
-    threads = min(max(threads, 1), len(todo))
-    if threads == 1:
+    on_threads(work, todo, threads, turns.fail)
+
+
+def on_threads(
+    work: Callable[[list[int]], None],
+    numbers: Sequence[int],
+    threads: int,
+    fail: Callable[[], None],
+) -> None:
+    """work(some of the numbers) on each thread, until all have ended; one thread is this one.
+
+    fail: makes those that wait for others end, when a signal comes. What the work raises passes;
+    `Stopped` only if nobody raised anything else.
+    """
+    threads = min(max(threads, 1), len(numbers))
+    if threads <= 1:
         with one_thread_each():
-            work(todo)
+            work(list(numbers))
         return
     with one_thread_each(), ThreadPoolExecutor(threads, initializer=settle) as pool:
-        futures = [pool.submit(work, todo[i::threads]) for i in range(threads)]
+        futures = [pool.submit(work, list(numbers[i::threads])) for i in range(threads)]
         try:
             problems = [problem for f in futures if (problem := f.exception())]
         except BaseException:  # a signal
-            turns.fail()
+            fail()
             raise
     for problem in problems:
         if not isinstance(problem, Stopped):

@@ -135,12 +135,9 @@ class UnitDecoder:
     def _decode_units(self, units: list[_Unit], threads: int) -> None:
         """Raises CorruptArchive unless streams and chunks end together."""
         work = self._work
-        if work.predictor is None:
+        if work.predictor is None or self._is_compiled(units):
             for unit in units:
-                coder = cast("Experts", unit.coder)
-                for chunks in rounds(len(unit.sizes), work.lane_chunks):
-                    coder.decode_alone(chunks, unit.sizes[chunks], work.workers.check)
-                unit.fill, unit.text = coder.group.fill(), coder.group.text()
+                self._decode_with_experts(unit, cast("Experts", unit.coder), threads)
         else:
             for unit in units:
                 unit.chunks = [b""] * len(unit.sizes)
@@ -149,6 +146,32 @@ class UnitDecoder:
                 self._decode_round(units, together, threads)
         for unit in units:
             self._check(unit)
+
+    def _is_compiled(self, units: list[_Unit]) -> bool:
+        """Whether compiled code goes from position to position; small units go together."""
+        most = min(self._tile, max(len(unit.sizes) for unit in units))
+        work = self._work
+        assert work.predictor is not None
+        if len(units) > 1 or not isinstance(units[0].coder, Experts):
+            return False
+        from mdlzip.quantised.decode_cpu import can_decode
+
+        return can_decode(work.predictor, most)
+
+    def _decode_with_experts(self, unit: _Unit, coder: Experts, threads: int) -> None:
+        work = self._work
+        for chunks in rounds(len(unit.sizes), work.lane_chunks):
+            if work.predictor is None:
+                coder.decode_alone(chunks, unit.sizes[chunks], work.workers.check)
+                continue
+            from mdlzip.quantised.decode_cpu import CompiledTile, decode_in_turn
+
+            tiles = [
+                CompiledTile(work.predictor, coder, share, unit.sizes[share], f"unit {unit.number}")
+                for share in shares(chunks, self._tile, threads)
+            ]
+            decode_in_turn(tiles, threads, work.workers.check)
+        unit.fill, unit.text = coder.group.fill(), coder.group.text()
 
     def _decode_round(
         self, units: list[_Unit], rows: Sequence[np.ndarray | None], threads: int

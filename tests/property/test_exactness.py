@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdlzip.config import ModelConfig
-from mdlzip.errors import ExportRefused
+from mdlzip.errors import CorruptArchive, ExportRefused
 from mdlzip.quantised import selftest
 from mdlzip.quantised.int8_products import usable_kinds
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
@@ -284,6 +284,25 @@ def test_large_units_are_the_same_on_all_threads(mode: str) -> None:
                 start, stop = layout.group_span(group)
                 found[group] = parts.read(stop - start)
         assert b"".join(found[g] for g in range(layout.n_groups)) == data.tobytes()
+
+
+def test_a_fault_on_one_thread_ends_the_others() -> None:
+    """A unit that three tiles share is damaged: an error or other bytes, and nobody waits."""
+    data = np.frombuffer(b"".join(b"%d, %d\n" % (i, i * i) for i in range(900)), np.uint8)
+    layout, vocabulary = Layout(len(data), 64, 96), Vocabulary(np.unique(data))
+    context = Context(SOLID, (12, 14, 12), waves=(layout.n_groups,))
+    net = replace(selftest.random_network(OURS), vocabulary=vocabulary)
+    coded = encode_all(net, tokens_of(data, layout, vocabulary), context)[0]
+    errors = 0
+    for place in range(4, len(coded), 97):
+        wrong = bytearray(coded)
+        wrong[place] ^= 16
+        decoder = UnitDecoder(net, vocabulary, layout, context, threads=2, tile_chunks=40)
+        try:
+            assert dict(decoder.decode([(0, wrong)]))[0] != data.tobytes()
+        except CorruptArchive:
+            errors += 1
+    assert errors
 
 
 @pytest.mark.parametrize("kernels", ["cpu", "torch"])

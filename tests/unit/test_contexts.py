@@ -64,10 +64,10 @@ def test_lanes(mode: str, size: int, chunk_size: int) -> None:
     context = choose_context(mode, cut)
     most = max(lanes(cut, context))
     if reads_all(context.mode, cut):
-        assert most <= max(1, min(128, size >> 14))
-        assert size < 10**7 or most == (76 if chunk_size == 16384 else 128)
+        assert most <= max(1, min(32, size >> 14))
+        assert size < 10**7 or most == 32
     elif mode == "group":
-        assert most == 65536 // max(chunk_size, 1024)
+        assert most == 65536 // max(chunk_size, 4096)
 
 
 def test_solid_has_a_limit() -> None:
