@@ -18,7 +18,7 @@ from tests.conftest import ROOT, RunCli, cli_environment
 TEXT = (ROOT / "LICENSE").read_bytes() * 2
 TINY = ("--preset", "nano", "--device", "cpu", "--no-fallback")
 SHORT = (*TINY, "--steps", "3")
-LONG = (*TINY, "--steps", "300")
+LONG = (*TINY, "--steps", "150")
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -145,7 +145,7 @@ def integers() -> Found:
     return {"same": all(same), "doctor": probe.detail, "devices": doctor_cmd.cuda_devices()}
 
 
-def archive(context: str) -> Found:
+def archive(context: str, text: bytes = TEXT, group_chunks: int = GROUP_CHUNKS) -> Found:
     """Compressed and verified on the device, decompressed there and here; its bytes."""
     import mdlzip
     from mdlzip.codec import cross_check
@@ -156,13 +156,18 @@ def archive(context: str) -> Found:
     cross_check.sampled_groups = lambda units: checked.append(sampled(units)) or checked[-1]
     with tempfile.TemporaryDirectory() as name:
         source, out = Path(name, "a.txt"), Path(name, "b.txt")
-        source.write_bytes(TEXT)
-        options = _options(context=context, fallback=False, overrides=(*SMALL, *TWO_HEADS))
+        source.write_bytes(text)
+        options = _options(
+            context=context,
+            fallback=False,
+            overrides=(*SMALL, *TWO_HEADS),
+            group_chunks=group_chunks,
+        )
         mdlzip.compress(source, options=options)
         packed, plain = Path(f"{source}.mdlz"), []
         for device in ("cuda:0", "cpu", "auto"):
             mdlzip.decompress(packed, out, device=device, threads=2, force=True)
-            plain.append(out.read_bytes() == TEXT)
+            plain.append(out.read_bytes() == text)
         limit, device_memory.device_limit = device_memory.device_limit, lambda *_: 1 << 16
         try:
             mdlzip.decompress(packed, out, device="cuda", force=True)
@@ -212,7 +217,7 @@ SCENARIOS: dict[str, Callable[[], Found]] = {
     **MOVES,
     "integers": integers,
     "archive of chunks": lambda: archive("chunk"),
-    "archive with a context": lambda: archive("group"),
+    "archive with a context": lambda: archive("group", TEXT[:640], 5),  # one lane
     "a device that errs alike": errs_alike,
 }
 
