@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,6 @@ import torch
 
 from mdlzip.process.cores import thread_count
 
-_COMPILER_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC of the Linux kernel
 _OPENMP_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -53,7 +50,6 @@ def settled_cpu(threads: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(training_threads(threads))
     flushing = _denormals_flushed_by_thread()
-    _load_compiler()
     on_every_thread(lambda: torch.set_flush_denormal(True))
     try:
         yield
@@ -96,19 +92,3 @@ def on_every_thread(action: Callable[[], object]) -> None:
         action()
 
     start(_OPENMP_BODY(body), None, ctypes.c_uint(threads), ctypes.c_uint(0))
-
-
-def _load_compiler() -> None:
-    """Import torch's compiler, as its optimisers do, without what that leaves behind.
-
-    The import makes a folder in the temporary folder, sets a variable of the environment and adds
-    filters of warnings. The folder that it is given exists; nothing is written there.
-    """
-    if "torch._dynamo" in sys.modules or _COMPILER_FOLDER in os.environ:
-        return
-    os.environ[_COMPILER_FOLDER] = str(Path(torch.__file__).parent)
-    try:
-        with warnings.catch_warnings():
-            importlib.import_module("torch._dynamo")
-    finally:
-        os.environ.pop(_COMPILER_FOLDER, None)

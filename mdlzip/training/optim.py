@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from mdlzip.config import TrainConfig
 from mdlzip.model.transformer import Transformer
 
 # Quintic that pulls singular values towards 1 fast; need not converge exactly.
 _NS = (3.4445, -4.7750, 2.0315)
+_EPS = 1e-8
 
 
 def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
@@ -32,7 +35,54 @@ def orthogonalise(g: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Optimiser(torch.optim.Optimizer):
+    """Base of ours. torch's own load its compiler, which nobody uses here: a second and 70 MiB."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does, but for what keeps it from being compiled."""
+        _uncompiled(torch.optim.Optimizer.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch does, but for what keeps it from being compiled."""
+        _uncompiled(torch.optim.Optimizer.zero_grad)(self, set_to_none)
+
+
+def _uncompiled(method: Any) -> Any:
+    return getattr(method, "__wrapped__", method)
+
+
+class AdamW(Optimiser):
+    """torch's AdamW without decay; fused: one kernel for all parameters."""
+
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, betas: tuple[float, float], fused: bool
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "fused": fused})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """One update of all parameters that have a gradient."""
+        for group in self.param_groups:
+            ps = [p for p in group["params"] if p.grad is not None]
+            for p in ps:
+                if not self.state[p]:
+                    device = p.device if group["fused"] else None
+                    self.state[p]["step"] = torch.zeros((), device=device)
+                    self.state[p]["exp_avg"] = torch.zeros_like(p)
+                    self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            means, squares, steps = (
+                [self.state[p][field] for p in ps] for field in ("exp_avg", "exp_avg_sq", "step")
+            )
+            grads = [p.grad for p in ps if p.grad is not None]
+            beta1, beta2 = group["betas"]
+            adamw(
+                ps, grads, means, squares, [], steps, fused=group["fused"], amsgrad=False,
+                beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=_EPS,
+                maximize=False,
+            )  # fmt: skip
+
+
+class Muon(Optimiser):
     """Muon with Nesterov momentum; every update has a root mean square of about 0.2 x lr.
 
     parts: how many matrices stand on top of each other in a parameter (q, k and v), 1 by default.
@@ -92,9 +142,7 @@ def make_optimisers(model: Transformer, config: TrainConfig) -> dict[str, torch.
         (matrices if by_muon else rest).append(p)
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
     out: dict[str, torch.optim.Optimizer] = {
-        "adam": torch.optim.AdamW(
-            rest, lr=config.adam_lr, betas=(0.9, config.beta2), weight_decay=0.0, fused=fused
-        )
+        "adam": AdamW(rest, config.adam_lr, (0.9, config.beta2), fused)
     }
     if matrices:
         out["muon"] = Muon(matrices, config.muon_lr, config.momentum, parts)

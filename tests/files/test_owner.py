@@ -24,9 +24,10 @@ with tempfile.TemporaryDirectory() as folder:  # load all code: the user below m
     options = mdlzip.CompressOptions(preset="nano", steps=1, fallback=False)
     mdlzip.compress(f"{folder}/f", options=options)
     mdlzip.decompress(f"{folder}/f.mdlz", f"{folder}/g")
-what, groups, *paths = sys.argv[1:]
+groups, source, archive, back = sys.argv[1:]
 os.setgroups(json.loads(groups)); os.setgid(1001); os.setuid(1001)
-getattr(mdlzip, what)(*paths)
+mdlzip.compress(source)
+mdlzip.decompress(archive, back)
 """
 
 
@@ -74,15 +75,11 @@ def test_whoever_cannot_keep_the_group_lets_nobody_else_read(
     os.chown(source, 1001, 2001)
     source.chmod(0o640)
 
-    def run(what: str, *paths: Path) -> None:
-        command = [sys.executable, "-c", CODE, what, str(groups), *map(str, paths)]
-        subprocess.run(command, check=True, cwd="/", env=cli_environment())
-
-    run("compress", source)
-    archive = shared / "payroll.mdlz"
-    run("decompress", archive, shared / "back")
+    archive, back = shared / "payroll.mdlz", shared / "back"
+    command = [sys.executable, "-c", CODE, str(groups), *map(str, (source, archive, back))]
+    subprocess.run(command, check=True, cwd="/", env=cli_environment())
     expected = (1001, 2001, 0o640) if groups else (1001, 3000, 0o600)
-    assert bits(archive) == bits(shared / "back") == expected
+    assert bits(archive) == bits(back) == expected
 
 
 @pytest.mark.parametrize(

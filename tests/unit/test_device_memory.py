@@ -74,7 +74,7 @@ def network(preset: str) -> IntegerNetwork:
 
 @pytest.mark.parametrize(("preset", "chunks", "positions"), [
     ("nano", 64, 1), ("nano", 16, 128), ("base", 64, 1), ("base", 8, 128), ("ut4", 8, 64),
-    ("ut4", 32, 1),
+    ("ut4", 16, 1),
 ])  # fmt: skip
 def test_a_call_takes_what_is_predicted(preset: str, chunks: int, positions: int) -> None:
     net = network(preset)
