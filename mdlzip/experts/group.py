@@ -116,6 +116,19 @@ class GroupCoder:
         self._code(rows, full, at, ends, ranks, self._no_gaps if gaps is None else gaps)
         return ranks
 
+    def encode_lines(
+        self, rows: np.ndarray, ranks: np.ndarray, counts: np.ndarray, gaps: np.ndarray
+    ) -> None:
+        """Encode several symbols of the chunks `rows`, int64 (R,), ascending, one of each in turn.
+
+        ranks: int64 (R, T); counts: int64 (R,), how many of a line are there; gaps: uint16
+        (R, T, V).
+        """
+        n, t = ranks.shape
+        at = np.arange(n) * t
+        full = self._full[:n]
+        self._code(rows, full, at, at + counts, ranks.reshape(-1), gaps.reshape(n * t, -1))
+
     def encode(
         self,
         rows: np.ndarray,

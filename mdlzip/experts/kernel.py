@@ -179,8 +179,8 @@ def code_rows(
     """Symbols of the chunks `rows`: one of each in this order, then the next one of each, ...
 
     A row ends when its chunk holds sizes[r] bytes, or at[r] is ends[r]. symbols: int64, ranks, read
-    or filled from at[r] on, which moves along. gaps: uint16 (R, V), of the network, by place, for a
-    single symbol of each row; (0, V) for no network; counts: int32, gap -> count. chunks:
+    or filled from at[r] on, which moves along. gaps: uint16 (n, V), of the network, by place, for
+    each of the symbols; (0, V) for no network; counts: int32, gap -> count. chunks:
     int64 (chunks of the unit, CHUNK_FIELDS); start: where chunk 0 stands in `known`. costs:
     float32, filled like `symbols` with the bits that each takes when encoding; (0,) for none.
     Returns -1, or the row whose symbol did not fit.
@@ -197,7 +197,7 @@ def code_rows(
             b = chunk // lane_chunks
             base = b * lane_chunks * room
             if gaps.shape[0] > 0:
-                best = sum_counts(gaps, r, counts, place, sums)
+                best = sum_counts(gaps, i, counts, place, sums)
             before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
             symbol = code_symbol(
                 t, trees, records, maps, weights, keys, work, inputs, sums, spent, lanes, b, known,

@@ -62,12 +62,12 @@ from mdlzip.experts.tables import (
 
 
 @inlined
-def sum_counts(gaps: Array, r: Int, counts: Array, place: Array, sums: Array) -> Int:
+def sum_counts(gaps: Array, line: Int, counts: Array, place: Array, sums: Array) -> Int:
     """Fill sums, int64 (V + 1,), with the counts of all lower ranks; returns the likeliest rank."""
     best, total = np.int64(0), np.int64(0)
-    least = gaps[r, place[0]]
+    least = gaps[line, place[0]]
     for i in range(place.shape[0]):
-        gap = gaps[r, place[i]]
+        gap = gaps[line, place[i]]
         if gap < least:
             least, best = gap, np.int64(i)
         total += np.int64(counts[gap])

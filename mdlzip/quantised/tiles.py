@@ -113,38 +113,18 @@ class EncodeTile:
         self._previous = shifted(symbols)
         self._state = predictor.new_state(len(chunks))
         self._gaps: Gaps = None
-        self._t, self._predicted, self._span = 0, 0, span
+        self._t, self._span = 0, span
 
     @property
     def is_done(self) -> bool:
         """Whether all symbols are coded."""
         return self._t >= len(self._places)
 
-    @property
-    def needs_gaps(self) -> bool:
-        """Whether all is coded that was predicted and taken."""
-        return self._t % self._span == 0
-
-    def predict(self) -> np.ndarray | None:
-        """Gaps for the next positions, to be taken in time; None behind the last of them.
-
-        May run while this tile and others code; the next call overwrites what this one returns.
-        """
-        start = self._predicted
-        if start >= len(self._places):
-            return None
-        self._predicted += self._span
-        previous = self._previous[:, start : start + self._span]
-        return self._predictor.forward(np.ascontiguousarray(previous), self._state)
-
-    def take(self, gaps: np.ndarray | None) -> None:
-        """Code with these gaps from now on."""
-        self._gaps = gaps
-
     def look(self) -> None:
         """Predict, if what the last call predicted is coded."""
-        if self.needs_gaps:
-            self.take(self.predict())
+        if self._t % self._span == 0:
+            previous = self._previous[:, self._t : self._t + self._span]
+            self._gaps = self._predictor.forward(np.ascontiguousarray(previous), self._state)
 
     def code(self) -> None:
         """Encode the symbols at the next position."""

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
-import numpy as np
-
 from mdlzip.quantised.workers import Stopped, one_thread_each, settle
 
 _LOOK_S = 0.1  # how often one who waits asks whether the work is still wanted
@@ -66,49 +64,6 @@ class _Turns:
         with self._changed:
             self._failed = True
             self._changed.notify_all()
-
-
-class Foreseeing(Tile, Protocol):
-    """A tile that can predict ahead, as `EncodeTile` does."""
-
-    @property
-    def needs_gaps(self) -> bool:
-        """Whether gaps must be taken before it codes."""
-
-    def predict(self) -> np.ndarray | None:
-        """The next gaps."""
-
-    def take(self, gaps: np.ndarray | None) -> None:
-        """Code with them."""
-
-
-def run_ahead(tiles: Sequence[Foreseeing], threads: int, check: Callable[[], None]) -> None:
-    """Code all tiles on this thread, while others predict what comes next.
-
-    What a tile raises ends the others, too, and passes.
-    """
-    todo = [tile for tile in tiles if not tile.is_done]
-    if threads == 1 or not todo:
-        run_in_turn(todo, 1, check)
-        return
-
-    def predict(tile: Foreseeing) -> np.ndarray | None:
-        gaps = tile.predict()
-        return None if gaps is None else gaps.copy()
-
-    with one_thread_each(), ThreadPoolExecutor(threads - 1, initializer=settle) as pool:
-        coming = {id(tile): pool.submit(predict, tile) for tile in todo}
-        try:
-            while todo:
-                check()
-                for tile in todo:
-                    if tile.needs_gaps:
-                        tile.take(coming[id(tile)].result())
-                        coming[id(tile)] = pool.submit(predict, tile)
-                    tile.code()
-                todo = [tile for tile in todo if not tile.is_done]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def run_in_turn(tiles: Sequence[Tile], threads: int, check: Callable[[], None]) -> None:

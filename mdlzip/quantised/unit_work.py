@@ -14,11 +14,12 @@ import numpy as np
 from mdlzip.errors import ExportRefused
 from mdlzip.process.cores import thread_count
 from mdlzip.quantised.coders import Coders, Experts, Look, UnitCoder, spread
+from mdlzip.quantised.encode_ahead import encode_ahead
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.quantised.tiles import EncodeTile
-from mdlzip.quantised.turns import run_ahead
+from mdlzip.quantised.turns import run_in_turn
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
 from mdlzip.symbols.layout import Layout
@@ -145,12 +146,20 @@ def encode_chunks(
             own = spread(starts[chunks], counts[chunks])
             cast("Experts", coder).encode_alone(chunks, places[own], counts[chunks], check)
             continue
-        tiles = list[EncodeTile]()
-        for share in shares(chunks, DECODE_TILE_CHUNKS, threads):
-            here = counts[share]
-            symbols = np.zeros((len(share), int(here.max())), np.int16)
-            inside = np.arange(symbols.shape[1]) < here[:, None]
-            symbols[inside] = flat[spread(starts[share], here)]
-            span = max(1, call_symbols // len(share))
-            tiles.append(EncodeTile(predictor, vocabulary, coder, share, symbols, here, span))
-        run_ahead(tiles, threads, check)
+        here = counts[chunks]
+        symbols = np.zeros((len(chunks), int(here.max())), np.int16)
+        symbols[np.arange(symbols.shape[1]) < here[:, None]] = flat[spread(starts[chunks], here)]
+        cut = shares(np.arange(len(chunks)), DECODE_TILE_CHUNKS, threads)
+        span = max(1, call_symbols // max(map(len, cut)))
+        if isinstance(coder, Experts):
+            sizes = [len(share) for share in cut]
+            encode_ahead(predictor, coder, chunks, symbols, here, sizes, span, threads, check)
+            continue
+        tiles = [
+            EncodeTile(
+                predictor, vocabulary, coder, chunks[share], symbols[share, : int(here[share].max())],
+                here[share], span,
+            )
+            for share in cut
+        ]  # fmt: skip
+        run_in_turn(tiles, threads, check)
