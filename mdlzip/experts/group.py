@@ -89,7 +89,7 @@ class GroupCoder:
         self._chunks = np.zeros((n_chunks, CHUNK_FIELDS), np.int64)
         self.spent = np.zeros(SPENT_FIELDS, np.int64)  # decisions, guesses, right guesses
         self._scratch = (
-            np.zeros(N_RECORDS + N_TREES, np.uint64),  # keys of the contexts
+            np.zeros(2 * (N_RECORDS + N_TREES), np.uint64),  # keys of the contexts, of two lanes
             np.zeros((WORK_ROWS, WORK_WIDTH), np.int64),
             np.zeros(N_INPUTS, np.int32),
             np.arange(size + 1, dtype=np.int64),  # sums of counts; all are 1 without a network

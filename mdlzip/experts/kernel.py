@@ -11,7 +11,7 @@ import numpy as np
 
 from mdlzip.coding.binary_coder import CACHE, PENDING, POSITION, RANGE
 from mdlzip.experts import tables as k
-from mdlzip.experts.lanes import context_keys, follow_matches, match_key, take_symbol
+from mdlzip.experts.lanes import context_keys, fetch_heads, follow_matches, match_key, take_symbol
 from mdlzip.experts.mixer import decide
 from mdlzip.experts.opinions import (
     choose_guess,
@@ -28,6 +28,9 @@ from mdlzip.experts.slots import (
     Array,
     Int,
     bare,
+    fetch,
+    fetch_bucket,
+    fetch_record,
     find_bucket,
     inlined,
     learn_record,
@@ -63,20 +66,43 @@ def network_odds(t: Array, yes: Int, total: Int) -> Int:
 
 
 @inlined
+def fetch_contexts(
+    lanes: Array, b: Int, texts: Array, base: Int, row: Int, element: Int, keys: Array,
+    records: Array, trees: Array,
+) -> None:  # fmt: skip
+    """Fill in the keys of lane b's contexts and ask for what is kept under them."""
+    context_keys(lanes, b, texts, base, row, element, keys)
+    for j in range(k.N_RECORDS):
+        fetch_record(records, keys[j])
+    for j in range(k.N_TREES - 1):
+        fetch_bucket(trees, keys[k.N_RECORDS + j], 1)
+
+
+@inlined
+def fetch_refinements(maps: Array, work: Array) -> None:
+    """Ask for both refinements of the decision at hand; each lies in two lines or three."""
+    for i in range(4, 6):
+        first = maps.ctypes.data + 4 * (k.N_MAPS + work[SETS, i] * k.REFINE_STEPS)
+        fetch(first)
+        fetch(first + 64)
+        fetch(first + 128)
+
+
+@inlined
 def code_symbol(
     t: Array, trees: Array, records: Array, maps: Array, weights: Array, keys: Array, work: Array,
     inputs: Array, sums: Array, spent: Array, lanes: Array, b: Int, known: Array, texts: Array,
     base: Int, row: Int, element: Int, coder: Array, stream: Array, decoding: bool, best: Int,
     symbol: Int,
 ) -> Int:  # fmt: skip
-    """Code the next symbol of lane `b` and let all but the lane learn it; returns it.
+    """Code the next symbol of lane `b` and let all learn it but the lane and the records; returns it.
 
     best: the network's likeliest rank; symbol: the rank to code, or anything when decoding.
     """
     size = sums.shape[0] - 1
     total = sums[size]
     last = np.int64(lanes[b, LAST_8] & 255)
-    context_keys(lanes, b, texts, base, row, element, keys)
+    fetch_contexts(lanes, b, texts, base, row, element, keys, records, trees)
     look_up(records, keys, work)
     matches = expect(lanes, b, known, work)
     match_key(lanes, b, work, keys)
@@ -87,13 +113,16 @@ def code_symbol(
     for j in range(k.N_RECORDS + k.N_MATCHES):
         work[USED, j] = 0
     if guess >= 0:
+        for j in range(k.N_TREES):
+            fetch_bucket(trees, keys[k.N_RECORDS + j], k.GUESS_NODE + guess)
+        work[SETS, 4] = matches
+        work[SETS, 5] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
+        fetch_refinements(maps, work)
         inputs[0] = network_odds(t, sums[guess + 1] - sums[guess], total)
         favour = guess_inputs(t, maps, work, inputs, guess, trees, keys)
         work[SETS, 0], work[SETS, 1] = k.DEPTH_SETS, k.MATCH_SETS + matches
         work[SETS, 2] = k.RECORD_SETS + favour
-        work[SETS, 4] = matches
         work[SETS, 3] = k.LAST_SETS + last
-        work[SETS, 5] = k.REFINE_GUESS + (guess & (_GUESS_NAMES - 1))
         guessed = np.int64(symbol == guess)
         guessed = decide(t, inputs, weights, maps, work, coder, stream, decoding, guessed)
         learn_guess(t, maps, work, guessed, trees)
@@ -115,6 +144,8 @@ def code_symbol(
             middle = (low + high) >> 1
             if depth % 3 == 0:
                 for j in range(k.N_TREES):
+                    fetch_bucket(trees, keys[k.N_RECORDS + j], node)
+                for j in range(k.N_TREES):
                     work[BUCKET, j] = find_bucket(trees, keys[k.N_RECORDS + j], node)
                 inner = np.int64(1)
             below, above = sums[middle] - sums[low], sums[high] - sums[middle]
@@ -128,22 +159,27 @@ def code_symbol(
                 if high - middle == 1:
                     bit = np.int64(0)
             if bit < 0:
+                level: Int = min(depth, _DEEPEST)
+                work[SETS, 4] = (
+                    k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
+                )
+                work[SETS, 5] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
+                fetch_refinements(maps, work)
+                if depth % 3 == 2:
+                    for j in range(k.N_TREES):
+                        fetch_bucket(trees, keys[k.N_RECORDS + j], 2 * node)
+                        fetch_bucket(trees, keys[k.N_RECORDS + j], 2 * node + 1)
                 inputs[0] = network_odds(t, above, below + above)
                 for j in range(k.N_TREES):
                     work[NODE, j] = work[BUCKET, j] + inner
                     i = tree_map(t, trees[work[NODE, j]], j)
                     work[TREE_MAP, j] = i
                     inputs[k.TREE_INPUT + j] = opinion(t, maps[i])
-                level: Int = min(depth, _DEEPEST)
                 speaking = node_inputs(t, maps, work, inputs, low, middle, high, level)
                 work[SETS, 0] = k.DEPTH_SETS + 1 + level
                 work[SETS, 1] = k.MATCH_SETS + (1 + tried) * k.N_MATCH_STATES + matches
                 work[SETS, 2] = k.RECORD_SETS + (1 + tried) * k.N_RECORD_STATES + speaking
-                work[SETS, 4] = (
-                    k.REFINE_NODES + level * k.REFINE_NODE + (node & (k.REFINE_NODE - 1))
-                )
                 work[SETS, 3] = k.LAST_SETS + 256 + last
-                work[SETS, 5] = k.REFINE_BYTES + np.int64(mixed(node, last) & _BYTE_MASK)
                 bit = np.int64(symbol >= middle)
                 bit = decide(t, inputs, weights, maps, work, coder, stream, decoding, bit)
                 learn_node(t, maps, work, trees, bit)
@@ -155,8 +191,6 @@ def code_symbol(
             node, inner = 2 * node + bit, 2 * inner + bit
             depth += 1
         symbol = low
-    for j in range(k.N_RECORDS):
-        learn_record(records, work[RECORD, j], symbol)
     return symbol
 
 
@@ -187,6 +221,9 @@ def code_rows(
     """
     best = np.int64(0)
     going = True
+    n_keys = k.N_RECORDS + k.N_TREES
+    ahead = keys[n_keys:]
+    keys = keys[:n_keys]
     while going:
         going = False
         for r in range(rows.shape[0]):
@@ -196,6 +233,12 @@ def code_rows(
             going = True
             b = chunk // lane_chunks
             base = b * lane_chunks * room
+            if rows.shape[0] > 1:
+                following = rows[(r + 1) % rows.shape[0]] // lane_chunks
+                fetch_contexts(
+                    lanes, following, texts, following * lane_chunks * room, row, element, ahead,
+                    records, trees,
+                )  # fmt: skip
             if gaps.shape[0] > 0:
                 best = sum_counts(gaps, i, counts, place, sums)
             before = spent_bits(coder) if costs.shape[0] > 0 else 0.0
@@ -211,6 +254,9 @@ def code_rows(
                 return r
             here = start + chunk * room + chunks[chunk, CHUNK_SYMBOLS]
             take_symbol(lanes, b, texts, base, known, here, symbol, strings, length)
+            fetch_heads(lanes, b, heads)
+            for j in range(k.N_RECORDS):
+                learn_record(records, work[RECORD, j], symbol)
             at[r] = i + 1
             chunks[chunk, CHUNK_BYTES] += length
             chunks[chunk, CHUNK_SYMBOLS] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdlzip.experts.slots import Array, Int, inlined, mixed
+from mdlzip.experts.slots import Array, Int, fetch, inlined, mixed
 from mdlzip.experts.state import (
     BEFORE_8,
     COLUMN,
@@ -221,6 +221,22 @@ def length_level(length: Int) -> Int:
 
 
 @inlined
+def passage_key(lanes: Array, b: Int, m: Int) -> Int:
+    """Hash of the last bytes, as many as match m looks up."""
+    h = np.uint64(lanes[b, LAST_8])
+    return mixed(h, lanes[b, BEFORE_8]) if m == 0 else mixed(h & _SHORT_MASK, 5)
+
+
+@inlined
+def fetch_heads(lanes: Array, b: Int, heads: Array) -> None:
+    """Ask for where `follow_matches` will look."""
+    size = heads.shape[1]
+    for m in range(N_MATCHES):
+        slot = np.int64(passage_key(lanes, b, m) & np.uint64(size - 1))
+        fetch(heads.ctypes.data + 4 * (m * size + slot))
+
+
+@inlined
 def follow_matches(
     lanes: Array, b: Int, known: Array, room: Int, here: Int, n_symbols: Int, work: Array,
     symbol: Int, heads: Array,
@@ -249,9 +265,7 @@ def follow_matches(
             lanes[b, at + POINTER] = pointer
         if lanes[b, FILL] < LEAST_BYTES[m]:
             continue
-        h = np.uint64(lanes[b, LAST_8])
-        key = mixed(h, lanes[b, BEFORE_8]) if m == 0 else mixed(h & _SHORT_MASK, 5)
-        slot = np.int64(key & np.uint64(heads.shape[1] - 1))
+        slot = np.int64(passage_key(lanes, b, m) & np.uint64(heads.shape[1] - 1))
         candidate = np.int64(heads[m, slot])
         heads[m, slot] = here
         length = lanes[b, at + LENGTH]

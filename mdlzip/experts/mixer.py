@@ -6,12 +6,11 @@ import numpy as np
 
 from mdlzip.experts.coder import code_bit
 from mdlzip.experts.slots import Array, Int, inlined, learn
-from mdlzip.experts.state import SETS
+from mdlzip.experts.state import SETS, SUM, WORK_WIDTH
 from mdlzip.experts.tables import (
     COUNT_BITS,
     ETA,
     MAX_SEEN,
-    N_INPUTS,
     N_MAPS,
     ODDS_FLOOR,
     ODDS_LIMIT,
@@ -26,8 +25,7 @@ from mdlzip.experts.tables import (
     STEP_BITS,
     WEIGHT_BITS,
 )
-
-_HALF_STEP = 1 << (WEIGHT_BITS - 1)
+from mdlzip.experts.vectors import adapt, dot
 
 
 @inlined
@@ -46,17 +44,13 @@ def decide(
 
     work[SETS]: four sets of weights that are added, then two refinements.
     """
-    a = np.uint64(work[SETS, 0] * SET_SIZE)
-    b = np.uint64(work[SETS, 1] * SET_SIZE)
-    c = np.uint64(work[SETS, 2] * SET_SIZE)
-    d = np.uint64(work[SETS, 3] * SET_SIZE)
-    dot = np.int64(0)
-    for i in range(N_INPUTS):
-        j = np.uint64(i)
-        dot += np.int64(inputs[j]) * np.int64(
-            np.int32(weights[a + j] + weights[b + j] + weights[c + j] + weights[d + j])
-        )
-    odds: Int = min(max(dot >> WEIGHT_BITS, -ODDS_LIMIT), ODDS_LIMIT - 1)
+    first_weight, size = weights.ctypes.data, 4 * SET_SIZE
+    a = first_weight + size * work[SETS, 0]
+    b = first_weight + size * work[SETS, 1]
+    c = first_weight + size * work[SETS, 2]
+    d = first_weight + size * work[SETS, 3]
+    dot(inputs.ctypes.data, a, b, c, d, work.ctypes.data + 8 * (WORK_WIDTH * SETS + SUM), 0, 0)
+    odds: Int = min(max(work[SETS, SUM] >> WEIGHT_BITS, -ODDS_LIMIT), ODDS_LIMIT - 1)
     mixed = np.int64(t[SQUASH + ODDS_LIMIT + odds])
 
     step = (odds + ODDS_LIMIT) // REFINE_SPACING
@@ -72,14 +66,9 @@ def decide(
     near = np.int64(2 * share >= REFINE_SPACING)
     learn(t, maps, first + near, bit, REFINE_LIMIT)
     learn(t, maps, second + near, bit, REFINE_LIMIT)
-    seen = np.int64(weights[a + np.uint64(SEEN)])
-    weights[a + np.uint64(SEEN)] = min(seen + 1, MAX_SEEN)
+    at_seen = SET_SIZE * work[SETS, 0] + SEEN
+    seen = np.int64(weights[at_seen])
+    weights[at_seen] = min(seen + 1, MAX_SEEN)
     error = np.int32((((bit << PROBABILITY_BITS) - mixed) * np.int64(t[ETA + seen])) >> STEP_BITS)
-    for i in range(N_INPUTS):
-        j = np.uint64(i)
-        change = np.int32((np.int64(inputs[j]) * np.int64(error) + _HALF_STEP) >> WEIGHT_BITS)
-        weights[a + j] += change
-        weights[b + j] += change
-        weights[c + j] += change
-        weights[d + j] += change
+    adapt(inputs.ctypes.data, a, b, c, d, np.int64(error), 0, 0)
     return bit

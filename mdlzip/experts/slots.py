@@ -28,7 +28,7 @@ from mdlzip.experts.tables import (
     TRUST,
     USE_LEVEL,
 )
-from mdlzip.process.kernels import compiled
+from mdlzip.process.kernels import compiled, fetching
 
 Array = np.ndarray
 Int: TypeAlias = Any  # int64 in compiled code
@@ -39,6 +39,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SALT = np.uint64(0xD6E8FEB86659FD93)
 _FINISH = np.uint64(0xBF58476D1CE4E5B9)
 _LOW_TAIL = 1 << 16
+fetch = fetching()
 
 
 def bare(function: F) -> F:
@@ -108,6 +109,19 @@ def find_bucket(trees: Array, key: Int, node: Int) -> Int:
         for j in range(1, 8):
             trees[i + j] = FRESH_SLOT
     return i
+
+
+@inlined
+def fetch_bucket(trees: Array, key: Int, node: Int) -> None:
+    """Ask for the bucket that `find_bucket` will look at."""
+    h = mixed(key, node)
+    fetch(trees.ctypes.data + 32 * np.int64(h & np.uint64((trees.shape[0] >> 3) - 1)))
+
+
+@inlined
+def fetch_record(records: Array, key: Int) -> None:
+    """Ask for the record that `find_record` will look at, and its neighbour."""
+    fetch(records.ctypes.data + 8 * np.int64(key & np.uint64(records.shape[0] - 1)))
 
 
 @inlined

@@ -6,6 +6,7 @@ in that order is called a *rank* here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -28,11 +29,29 @@ LANE_FIELDS = MATCH + MATCH_FIELDS * k.N_MATCHES
 RECORD, USED, EXPECTED, MATCH_LEVEL, SETS, BUCKET, NODE, TREE_MAP, ENTRY = range(9)
 WORK_ROWS = ENTRY + k.N_ENTRIES
 WORK_WIDTH = 16
+SUM = 8  # of weighed inputs, in the row of `SETS`
 
 
 @cache
 def _fresh_maps() -> np.ndarray:
     return np.concatenate([k.first_maps(), k.first_refinements()])
+
+
+_LINE_BYTES = 64  # of the caches
+
+
+def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Zeros from the beginning of a line on, so that no bucket lies in two."""
+    n = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(n + _LINE_BYTES, np.uint8)
+    first = -memory.ctypes.data % _LINE_BYTES
+    return memory[first : first + n].view(dtype).reshape(shape)
+
+
+def _aligned_copy(a: np.ndarray) -> np.ndarray:
+    copy = _aligned(a.shape, a.dtype.type)
+    copy[:] = a
+    return copy
 
 
 @dataclass
@@ -57,8 +76,8 @@ class Memory:
             if not MIN_TABLE_BITS <= bits <= MAX_TABLE_BITS:
                 raise ValueError(f"a table of 2**{bits} entries is not allowed")
         return cls(
-            np.zeros(8 << tree_bits, np.uint32),
-            np.zeros((1 << record_bits, 1 + k.N_ENTRIES), np.uint16),
+            _aligned((8 << tree_bits,), np.uint32),
+            _aligned((1 << record_bits, 1 + k.N_ENTRIES), np.uint16),
             _fresh_maps().copy(),
             k.first_weights().copy(),
             np.zeros((k.N_MATCHES, 1 << match_bits), np.int32),
@@ -66,7 +85,7 @@ class Memory:
 
     def copy(self) -> Memory:
         """An independent copy."""
-        return Memory(*(a.copy() for a in self._arrays()))
+        return Memory(*map(_aligned_copy, self._arrays()))
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.trees, self.records, self.maps, self.weights, self.heads

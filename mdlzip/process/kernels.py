@@ -7,6 +7,7 @@ every process compiles what it needs: slower at the start, the same results.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
 from zlib import crc32
@@ -53,6 +54,29 @@ def emitted(emit: Callable[..., None]) -> Any:
         return types.void(*[types.intp] * 8), write
 
     return operation
+
+
+@cache
+def fetching() -> Any:
+    """An operation for kernels: fetch(address) asks for a line of memory that is needed soon."""
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    byte, word = ir.IntType(8), ir.IntType(32)
+
+    @intrinsic
+    def fetch(typing, address):  # type: ignore[no-untyped-def]
+        def write(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            pointer = builder.inttoptr(arguments[0], byte.as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+            builder.call(function, [pointer, word(1), word(3), word(1)])  # to be written, data
+            return context.get_dummy_value()
+
+        return types.void(types.intp), write
+
+    return fetch
 
 
 def entry(kernel: Any, *examples: Any) -> tuple[int, int]:
