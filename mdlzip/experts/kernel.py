@@ -95,7 +95,7 @@ def code_symbol(
     base: Int, row: Int, element: Int, coder: Array, stream: Array, decoding: bool, best: Int,
     symbol: Int,
 ) -> Int:  # fmt: skip
-    """Code the next symbol of lane `b` and let all learn it but the lane and the records; returns it.
+    """Code the next symbol of lane `b`; all learn it but the lane and the records; returns it.
 
     best: the network's likeliest rank; symbol: the rank to code, or anything when decoding.
     """
@@ -255,6 +255,8 @@ def code_rows(
             here = start + chunk * room + chunks[chunk, CHUNK_SYMBOLS]
             take_symbol(lanes, b, texts, base, known, here, symbol, strings, length)
             fetch_heads(lanes, b, heads)
+            if rows.shape[0] == 1:
+                fetch_contexts(lanes, b, texts, base, row, element, ahead, records, trees)
             for j in range(k.N_RECORDS):
                 learn_record(records, work[RECORD, j], symbol)
             at[r] = i + 1

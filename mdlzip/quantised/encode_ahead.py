@@ -50,9 +50,7 @@ def encode_ahead(
     """
     edges = np.cumsum([0, *shares]).tolist()
     previous, v = shifted(symbols), predictor.vocabulary.n_symbols
-    work = [
-        _Share(predictor, previous, slice(a, b)) for a, b in pairwise(edges)
-    ]
+    work = [_Share(predictor, previous, slice(a, b)) for a, b in pairwise(edges)]
     places = predictor.vocabulary.ranks[symbols]
     ranks = coder.symbols.rank_of_place[np.maximum(places, 0)]
     n, length = symbols.shape

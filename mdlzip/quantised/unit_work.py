@@ -155,11 +155,9 @@ def encode_chunks(
             sizes = [len(share) for share in cut]
             encode_ahead(predictor, coder, chunks, symbols, here, sizes, span, threads, check)
             continue
-        tiles = [
-            EncodeTile(
-                predictor, vocabulary, coder, chunks[share], symbols[share, : int(here[share].max())],
-                here[share], span,
-            )
-            for share in cut
-        ]  # fmt: skip
+        tiles = list[EncodeTile]()
+        for share in cut:
+            own = here[share]
+            lines = symbols[share, : int(own.max())]
+            tiles.append(EncodeTile(predictor, vocabulary, coder, chunks[share], lines, own, span))
         run_in_turn(tiles, threads, check)

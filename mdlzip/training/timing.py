@@ -16,7 +16,7 @@ INSIDE_THE_PENALTY = 0.5
 """Fraction of a run where a step takes longest: past the warm-up of alpha, before pruning."""
 _TIMED_STEPS = 16
 _SLOWER = 1.1  # than a moment's trial
-_TURNS = 1.4  # experts beside a network whose threads wait for one another take longer than alone
+_BESIDE = 1.4  # experts beside a network take longer than alone: many lanes, threads that wait
 
 
 @contextmanager
@@ -80,9 +80,7 @@ def time_coding(
     times = coding_times(network, layout, device, threads=threads, memory=memory)
     tokens = batches.tokens
     encode_s, decode_s = tokens.n_symbols * times.encode_s, tokens.n_symbols * times.decode_s
-    if tokens.in_turn:
-        encode_s = _TURNS * max(encode_s, tokens.expert_s)
-        decode_s = _TURNS * (decode_s + tokens.expert_s)
-    elif tokens.expert_s:
-        encode_s, decode_s = encode_s + tokens.expert_s, decode_s + tokens.expert_s
+    if tokens.expert_s:
+        together = max(encode_s, tokens.expert_s) if tokens.in_turn else encode_s + tokens.expert_s
+        encode_s, decode_s = _BESIDE * together, _BESIDE * (decode_s + tokens.expert_s)
     return _SLOWER * (encode_s + (decode_s if verify else 0.0))
