@@ -16,6 +16,7 @@ INSIDE_THE_PENALTY = 0.5
 """Fraction of a run where a step takes longest: past the warm-up of alpha, before pruning."""
 _TIMED_STEPS = 16
 _SLOWER = 1.1  # than a moment's trial
+_IN_STEP = 1.75  # threads that wait for the interpreter, chunks that end before others
 _BESIDE = 1.4  # experts beside a network take longer than alone: many lanes, threads that wait
 
 
@@ -79,8 +80,10 @@ def time_coding(
     device = choose_device(device, network, layout, threads=threads, memory=memory)
     times = coding_times(network, layout, device, threads=threads, memory=memory)
     tokens = batches.tokens
-    encode_s, decode_s = tokens.n_symbols * times.encode_s, tokens.n_symbols * times.decode_s
-    if tokens.expert_s:
-        together = max(encode_s, tokens.expert_s) if tokens.in_turn else encode_s + tokens.expert_s
-        encode_s, decode_s = _BESIDE * together, _BESIDE * (decode_s + tokens.expert_s)
+    n, expert_s = tokens.n_symbols, tokens.expert_s
+    encode_s, decode_s = (_IN_STEP * n * s for s in (times.encode_s, times.decode_s))
+    if expert_s:
+        ahead_s = n * times.predict_ahead_s
+        together = max(ahead_s, expert_s) if tokens.in_turn else ahead_s + expert_s
+        encode_s, decode_s = _BESIDE * together, _BESIDE * (n * times.predict_s + expert_s)
     return _SLOWER * (encode_s + (decode_s if verify else 0.0))
