@@ -14,6 +14,8 @@ from zlib import crc32
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NOT_CALLED = -(1 << 62)
+
 _kernels: dict[str, Any] = {}
 
 
@@ -97,8 +99,8 @@ def entry(kernel: Any, *examples: Any) -> tuple[int, int]:
 def called_at(kernel: Any) -> Any:
     """An operation for kernels: call(where, (a, b, ...)) -> what `kernel` returns for them.
 
-    where: two integers of `entry`. Returns 0 and calls nothing if that was for other types; so a
-    kernel that returns a number should return another one.
+    where: two integers of `entry`. If that was for other types nothing is called, and NOT_CALLED is
+    returned. A kernel that returns nothing gives 0 here.
     """
     from numba.core import cgutils, types
     from numba.extending import intrinsic
@@ -108,11 +110,12 @@ def called_at(kernel: Any) -> Any:
         expected = tuple(arguments.types)
         kernel.compile(expected)
         result = kernel.overloads[expected].signature.return_type
+        given_back = types.int64 if result == types.none else result
 
         def write(context, builder, signature, values):  # type: ignore[no-untyped-def]
             address, given = cgutils.unpack_tuple(builder, values[0], 2)
             ours = context.get_constant(types.intp, _digest(expected))
-            out = cgutils.alloca_once_value(builder, context.get_constant_null(result))
+            out = cgutils.alloca_once_value(builder, context.get_constant(given_back, NOT_CALLED))
             with builder.if_then(builder.icmp_signed("==", given, ours), likely=True):
                 function = context.call_conv.get_function_type(result, expected)
                 code = builder.inttoptr(address, function.as_pointer())
@@ -120,10 +123,11 @@ def called_at(kernel: Any) -> Any:
                 _, returned = context.call_conv.call_function(
                     builder, code, result, expected, passed
                 )
-                builder.store(returned, out)
+                nothing = context.get_constant(given_back, 0)
+                builder.store(nothing if result == types.none else returned, out)
             return builder.load(out)
 
-        return result(where, arguments), write
+        return given_back(where, arguments), write
 
     return call
 

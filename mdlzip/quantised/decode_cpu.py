@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdlzip.errors import CorruptArchive
+from mdlzip.errors import CorruptArchive, MdlzipError
 from mdlzip.experts.group import NO_COSTS
 from mdlzip.experts.kernel import code_rows
 from mdlzip.matches import advance_kernel
-from mdlzip.process.kernels import called_at, compiled, entry
+from mdlzip.process.kernels import NOT_CALLED, called_at, compiled, entry
 from mdlzip.process.shared_words import words
 from mdlzip.quantised.backend import MOMENT_MACS
 from mdlzip.quantised.backend_cpu import CpuBackend
@@ -33,7 +33,7 @@ from mdlzip.symbols.vocabulary import START_SYMBOL
 # whether it goes on. Only who has the turn touches those behind the second.
 _TURN, _FAILED, _GOES_ON = range(3)
 # Why a call ends.
-_MORE, _DONE, _NARROW, _WAITING, _STOPPED, _BAD = range(6)
+_MORE, _DONE, _NARROW, _WAITING, _STOPPED, _BAD, _OTHER_TYPES = range(7)
 _POSITION, _IS_LOOKED = range(2)  # fields of `_Lines.state`
 _MOST_POSITIONS = 64  # of one call: the caller asks in between whether to go on
 _LOOKS = 1 << 13  # at whose turn it is, before the thread lets others run: below a millisecond
@@ -130,6 +130,8 @@ class CompiledTile:
                 raise Stopped
             if why == _BAD:
                 raise CorruptArchive(f"{self._name}: a symbol goes beyond its chunk")
+            if why == _OTHER_TYPES:
+                raise MdlzipError("internal error: a kernel was found for other types")
             if why == _NARROW:
                 self._narrow()
             return
@@ -191,8 +193,10 @@ def _kernel(kind: str) -> Any:
                 said, span = (guesses.symbols, guesses.lengths), (zero, n, zero, one)
                 if guesses.least:
                     seen = guesses.history, guesses.table, guesses.state
-                    advance(where[2], (lines.previous, at, guesses.least, *seen, *said))
-                forward(where[0], (lines.previous, at, span, *said, *network, lines.gaps))
+                    if advance(where[2], (lines.previous, at, guesses.least, *seen, *said)):
+                        return _OTHER_TYPES
+                if forward(where[0], (lines.previous, at, span, *said, *network, lines.gaps)):
+                    return _OTHER_TYPES
                 state[_POSITION], state[_IS_LOOKED] = at + 1, 1
             looked = 0
             while read(shared, _TURN) != me:
@@ -205,7 +209,10 @@ def _kernel(kind: str) -> Any:
             for i in range(n):
                 lines.at[i] = i
             rows = lines.gap_rows, counts, chunks, sizes, lines.at, ends, lines.ranks, costs
-            if code(where[1], (*coder, *rows)) >= 0:
+            bad = code(where[1], (*coder, *rows))
+            if bad == NOT_CALLED:
+                return _OTHER_TYPES
+            if bad >= 0:
                 write(shared, _FAILED, 1)
                 return _BAD
             left = 0

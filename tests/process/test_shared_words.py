@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mdlzip.process.kernels import called_at, compiled, entry
+from mdlzip.process.kernels import NOT_CALLED, called_at, compiled, entry
 from mdlzip.process.shared_words import words
 
 TURNS = 20_000
@@ -36,7 +36,29 @@ def test_a_call_by_address() -> None:
 
 def test_other_types_are_not_called() -> None:
     where = entry(weighed, np.arange(10, dtype=np.int16), 3)
-    assert caller(where, np.arange(10), 3) == 0
+    assert caller(where, np.arange(10), 3) == NOT_CALLED
+
+
+@compiled()
+def doubled(values):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        values[i] *= 2
+
+
+double = called_at(doubled)
+
+
+@compiled()
+def double_caller(where, values):  # type: ignore[no-untyped-def]
+    return double(where, (values,))
+
+
+def test_a_kernel_that_returns_nothing() -> None:
+    """Whether it was called is told all the same: silence would be wrong symbols."""
+    values = np.arange(4)
+    assert double_caller(entry(doubled, values), values) == 0 and values.tolist() == [0, 2, 4, 6]
+    where = entry(doubled, values.astype(np.int16))
+    assert double_caller(where, values) == NOT_CALLED and values.tolist() == [0, 2, 4, 6]
 
 
 def test_threads_take_turns() -> None:
