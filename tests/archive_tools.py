@@ -64,7 +64,8 @@ def random_network(
 
 def encode_group(predictor: Predictor, flat: np.ndarray, ends: np.ndarray) -> bytes:
     """A group by itself, under the strict protocol."""
-    vocabulary, coder = predictor.vocabulary, Strict()
+    vocabulary = predictor.vocabulary
+    coder = Strict(vocabulary, len(ends), predictor.chunk_size)
     encode_chunks(predictor, vocabulary, coder, flat, np.diff(ends, prepend=0))
     return pack_cut(vocabulary, flat, ends) + coder.finish()
 

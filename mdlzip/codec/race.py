@@ -29,6 +29,21 @@ class _Cancelled(Exception):
     pass
 
 
+class _Time(NamedTuple):
+    """Of a turn, as time.monotonic(): when it begins, ends, and ends at the latest."""
+
+    began: float
+    end: float
+    latest: float
+
+    def is_up(self, done: int, size: int) -> bool:
+        """Whether to stop; not if `done` of `size` bytes say that the rest is done by `latest`."""
+        now = time.monotonic()
+        if now <= self.end:
+            return False
+        return now > self.latest or (now - self.began) * size > done * (self.latest - self.began)
+
+
 class CutShort(NamedTuple):
     """What a method that was stopped for lack of time was heading for: size, and time in all."""
 
@@ -89,19 +104,21 @@ class Race:
     def run(self, levels: dict[Compressed, int], limit_s: float) -> None:
         """Compress with each body at its level; the rivals hold the smallest of each body.
 
-        Methods that take turns have equal shares of the time, and what those before them left.
+        Methods that take turns have equal shares of the time, and what those before them left. One
+        that would come to its end in the shares of those behind it may: the last body, usually the
+        smallest, has the first turn, so that it need not run a second time.
         """
         done = dict.fromkeys(levels, 0)
         end = time.monotonic() + limit_s
         turns = [levels]
         if self.takes_turns(levels):
-            turns = [{body: level} for body, level in levels.items()]
+            turns = [{body: level} for body, level in reversed(levels.items())]
         for i, turn in enumerate(turns):
             now = time.monotonic()
-            self._run_together(turn, done, now + (end - now) / (len(turns) - i))
+            self._run_together(turn, done, _Time(now, now + (end - now) / (len(turns) - i), end))
 
     def _run_together(
-        self, levels: dict[Compressed, int], done: dict[Compressed, int], end: float
+        self, levels: dict[Compressed, int], done: dict[Compressed, int], end: _Time
     ) -> None:
         """done: bytes of each body of all turns, which this one counts up."""
         if not levels:
@@ -125,7 +142,7 @@ class Race:
         levels: dict[Compressed, int],
         streams: dict[Compressed, BinaryIO],
         done: dict[Compressed, int],
-        end: float,
+        end: _Time,
     ) -> None:
         cancel = threading.Event()
         with ThreadPoolExecutor(len(levels)) as pool:
@@ -140,7 +157,7 @@ class Race:
                         raise Interrupted("stopped while general methods compressed the input")
                     for task in finished:
                         task.result()
-                    if time.monotonic() > end:
+                    if end.is_up(min(done[body] for body in levels), self._corpus.size):
                         cancel.set()
                     self._progress("compare", sum(done.values()), len(done) * self._corpus.size, "")
             except BaseException:

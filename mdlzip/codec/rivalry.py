@@ -11,6 +11,7 @@ from mdlzip.codec.job import Job
 from mdlzip.codec.race import Rivals
 from mdlzip.process.cores import thread_count
 from mdlzip.process.devices import pick_device
+from mdlzip.resources import give_back_freed_memory
 
 _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these seconds
 _SHARE_WITHOUT_A_NETWORK = 0.75
@@ -79,6 +80,7 @@ def _go_on(job: Job, rivals: Rivals) -> None:
     limit_s = left_s - _CLOSING_SHARE * options.seconds(size)
     if options.steps or not wanted or limit_s <= 0:
         return
+    give_back_freed_memory()  # of planning, since LZMA needs a lot
     use_rest(
         rivals,
         job.corpus,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mdlzip.coding.binary_coder import PENDING, POSITION, finish, new_decoder, new_encoder
+from mdlzip.coding.range_coder import TOO_LONG
 from mdlzip.errors import CorruptArchive, UsageError
 from mdlzip.experts.kernel import SPENT_FIELDS, code_rows
 from mdlzip.experts.state import (
@@ -126,8 +127,8 @@ class GroupCoder:
         """
         n, t = ranks.shape
         at = np.arange(n) * t
-        full = self._full[:n]
-        self._code(rows, full, at, at + counts, ranks.reshape(-1), gaps.reshape(n * t, -1))
+        full, lines = self._full[:n], gaps.reshape(n * t, gaps.shape[2])
+        self._code(rows, full, at, at + counts, ranks.reshape(-1), lines)
 
     def encode(
         self,
@@ -182,7 +183,22 @@ class GroupCoder:
         arguments = (*self.arguments, gaps, self.counts, rows, sizes, at, ends, ranks, costs)
         bad = code_rows(*arguments)
         if bad >= 0:
-            raise CorruptArchive(f"chunk {rows[bad]}: a symbol goes beyond its chunk")
+            raise CorruptArchive(f"chunk {rows[bad]}: {self.problem}")
+
+    @property
+    def kernel(self) -> Any:
+        """What codes: takes `arguments`, then what is said of the symbols, and `tail`."""
+        return code_rows
+
+    @property
+    def tail(self) -> tuple[np.ndarray]:
+        """The last argument of `code_rows`: costs that nobody wants."""
+        return (NO_COSTS,)
+
+    @property
+    def problem(self) -> str:
+        """Why the kernel has given up."""
+        return TOO_LONG
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -209,9 +225,9 @@ class GroupCoder:
         return self._stream[: finish(self._coder, self._stream)].tobytes()
 
     @property
-    def unread_bytes(self) -> int:
-        """Bytes of a decoder's stream that no symbol needed."""
-        return max(self._stream.size - int(self._coder[POSITION]), 0)
+    def is_spent(self) -> bool:
+        """Whether a decoder's symbols have needed all bytes of its stream."""
+        return self._stream.size <= int(self._coder[POSITION])
 
     def fill(self) -> np.ndarray:
         """int64 (B,): bytes of each chunk so far."""

@@ -7,11 +7,11 @@ and returned as places in `Vocabulary.symbols`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from mdlzip.coding.range_coder import Decoder, Encoder
+from mdlzip.coding.range_coder import RangeCoder
 from mdlzip.errors import CorruptArchive
 from mdlzip.experts.group import GroupCoder, Known
 from mdlzip.experts.state import Memory, Symbols
@@ -31,15 +31,6 @@ class Look(NamedTuple):
     t: int
     rows: np.ndarray
 
-    def counts(self) -> np.ndarray:
-        """Counts, float64 (n, V), of whole numbers."""
-        from mdlzip.quantised.kernels_cpu import take_counts
-
-        assert self.gaps is not None
-        out = np.empty((len(self.rows), self.gaps.shape[2]))
-        take_counts(self.gaps, count_table(), self.t, self.rows, out)
-        return out
-
     def values(self) -> np.ndarray | None:
         """The gaps themselves, uint16 (n, V)."""
         if self.gaps is None:
@@ -57,79 +48,73 @@ def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
-class UnitCoder(Protocol):
-    """Codes the symbols of one unit; encoder or decoder."""
+Group: TypeAlias = RangeCoder | GroupCoder
+"""What codes the symbols of one unit. kernel, arguments, counts, tail, problem: for who calls the
+compiled code itself."""
+
+
+class UnitCoder:
+    """Codes the symbols of one unit; encoder or decoder.
+
+    place: int32 (V,), rank of a symbol in the order of the group -> place in `Vocabulary.symbols`;
+    rank: int64 (V,), the inverse.
+    """
+
+    def __init__(self, group: Group, place: np.ndarray, rank: np.ndarray) -> None:
+        self.group, self.place, self.rank = group, place, rank
 
     def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
         """Code the next symbol of `chunks`, int64 (n,), ascending: places, int32 (n,)."""
+        self.group.step(chunks, look.values(), self.rank[places])
 
     def decode(self, chunks: np.ndarray, look: Look) -> np.ndarray:
         """The places of the next symbol of `chunks`."""
+        return self.place[self.group.step(chunks, look.values())]
 
     def finish(self) -> bytes:
         """The stream of an encoder."""
+        return self.group.finish()
 
     @property
     def is_spent(self) -> bool:
         """Whether a decoder's stream ends where its symbols do."""
+        return self.group.is_spent
 
 
-class Strict:
+class Strict(UnitCoder):
     """The range coder over the network's counts alone: the protocol of the paper."""
 
-    def __init__(self, stream: bytes | bytearray | None = None) -> None:
-        self._coder: Any = Encoder() if stream is None else Decoder(stream)
-
-    def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
-        """See `UnitCoder`."""
-        self._coder.encode(places, look.counts())
-
-    def decode(self, chunks: np.ndarray, look: Look) -> np.ndarray:
-        """See `UnitCoder`."""
-        return self._coder.decode(look.counts())
-
-    def finish(self) -> bytes:
-        """See `UnitCoder`."""
-        return self._coder.finish()
-
-    @property
-    def is_spent(self) -> bool:
-        """See `UnitCoder`."""
-        return self._coder.is_spent
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        n_chunks: int,
+        chunk_size: int,
+        stream: bytes | bytearray | None = None,
+    ) -> None:
+        used, counts = vocabulary.symbols, count_table().astype(np.int32)
+        strings = np.ascontiguousarray(vocabulary.strings[used])
+        lengths = vocabulary.lengths[used]
+        group = RangeCoder(strings, lengths, counts, n_chunks, chunk_size, stream)
+        same = np.arange(len(used))
+        super().__init__(group, same.astype(np.int32), same)
 
 
-class Experts:
+class Experts(UnitCoder):
     """The experts, with the network as one of them."""
 
     def __init__(self, group: GroupCoder, symbols: Symbols) -> None:
-        self.group, self.symbols = group, symbols
-
-    def encode(self, chunks: np.ndarray, look: Look, places: np.ndarray) -> None:
-        """See `UnitCoder`."""
-        self.group.step(chunks, look.values(), self.symbols.rank_of_place[places])
-
-    def decode(self, chunks: np.ndarray, look: Look) -> np.ndarray:
-        """See `UnitCoder`."""
-        return self.symbols.place[self.group.step(chunks, look.values())]
+        super().__init__(group, symbols.place, symbols.rank_of_place)
+        self.experts, self.symbols = group, symbols
 
     def encode_alone(
         self, chunks: np.ndarray, places: np.ndarray, counts: np.ndarray, check: Check
     ) -> None:
         """All symbols of the chunks of a round, without a network; places: chunk by chunk."""
-        self.group.encode(chunks, self.symbols.rank_of_place[places], counts, check=check)
+        self.experts.encode(chunks, self.rank[places], counts, check=check)
 
     def decode_alone(self, chunks: np.ndarray, sizes: np.ndarray, check: Check) -> None:
         """All symbols of the chunks of a round, without a network."""
-        self.group.decode(chunks, sizes, check)
-
-    def finish(self) -> bytes:
-        """See `UnitCoder`."""
-        return self.group.finish()
-
-    @property
-    def is_spent(self) -> bool:
-        """See `UnitCoder`."""
-        return self.group.unread_bytes == 0
+        self.experts.decode(chunks, sizes, check)
 
 
 class Priced(Experts):
@@ -139,7 +124,7 @@ class Priced(Experts):
     """
 
     def __init__(self, coder: Experts, counts: np.ndarray) -> None:
-        super().__init__(coder.group, coder.symbols)
+        super().__init__(coder.experts, coder.symbols)
         self.bits = np.zeros(int(counts.sum()), np.float32)
         self._ends = np.cumsum(counts)
 
@@ -148,7 +133,7 @@ class Priced(Experts):
     ) -> None:
         """See `Experts`."""
         costs = np.empty(len(places), np.float32)
-        self.group.encode(chunks, self.symbols.rank_of_place[places], counts, costs, check)
+        self.experts.encode(chunks, self.rank[places], counts, costs, check)
         self.bits[spread(self._ends[chunks] - counts, counts)] = costs
 
 
@@ -159,7 +144,7 @@ class Coders:
     """
 
     def __init__(self, context: Context, vocabulary: Vocabulary, chunk_size: int) -> None:
-        self.context, self._chunk_size = context, chunk_size
+        self.context, self._chunk_size, self._vocabulary = context, chunk_size, vocabulary
         self._symbols = Symbols.of(vocabulary) if context.mode != CHUNK else None
         self._counts = count_table().astype(np.int32)
         self.known: Known | None = None
@@ -172,7 +157,7 @@ class Coders:
         origins: see `GroupCoder`. last: what the units before it have learned is not needed again.
         """
         if self._symbols is None:
-            return Strict(stream)
+            return Strict(self._vocabulary, len(origins), self._chunk_size, stream)
         if self.known is None:
             known = Known(Memory.fresh(*self.context.table_bits), np.zeros(0, np.int16))
         elif last:

@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdlzip.errors import CorruptArchive, MdlzipError
-from mdlzip.experts.group import NO_COSTS
-from mdlzip.experts.kernel import code_rows
 from mdlzip.matches import advance_kernel
 from mdlzip.process.kernels import NOT_CALLED, called_at, compiled, entry
 from mdlzip.process.shared_words import words
 from mdlzip.quantised.backend import MOMENT_MACS
 from mdlzip.quantised.backend_cpu import CpuBackend
-from mdlzip.quantised.coders import Experts
+from mdlzip.quantised.coders import UnitCoder
 from mdlzip.quantised.predictor import Predictor
 from mdlzip.quantised.tiles import LEAST_FILL
 from mdlzip.quantised.turns import on_threads
@@ -85,13 +83,18 @@ class CompiledTile:
     """
 
     def __init__(
-        self, predictor: Predictor, coder: Experts, chunks: np.ndarray, sizes: np.ndarray, name: str
+        self,
+        predictor: Predictor,
+        coder: UnitCoder,
+        chunks: np.ndarray,
+        sizes: np.ndarray,
+        name: str,
     ) -> None:
         backend = predictor.backend
         assert isinstance(backend, CpuBackend)
         self._predictor, self._backend, self._name = predictor, backend, name
         self._coder = coder.group
-        self._symbols = predictor.vocabulary.symbols[coder.symbols.place]
+        self._symbols = predictor.vocabulary.symbols[coder.place]
         self._state = predictor.new_state(len(chunks))
         previous = np.full((len(chunks), 1), START_SYMBOL, np.int16)
         self._lines = self._new_lines(np.zeros(2, np.int64), previous, chunks, sizes)
@@ -129,7 +132,7 @@ class CompiledTile:
             if why == _STOPPED:
                 raise Stopped
             if why == _BAD:
-                raise CorruptArchive(f"{self._name}: a symbol goes beyond its chunk")
+                raise CorruptArchive(f"{self._name}: {self._coder.problem}")
             if why == _OTHER_TYPES:
                 raise MdlzipError("internal error: a kernel was found for other types")
             if why == _NARROW:
@@ -145,13 +148,13 @@ class CompiledTile:
             rows = lines.gap_rows, coder.counts, lines.chunks, lines.sizes, lines.at, lines.at
             self._where = (
                 entry(self._backend.kernel, *looks),
-                entry(code_rows, *coder.arguments, *rows, lines.ranks, NO_COSTS),
+                entry(coder.kernel, *coder.arguments, *rows, lines.ranks, *coder.tail),
                 entry(advance_kernel(), lines.previous, 0, *guesses),
             )
         return int(
-            _kernel(self._backend.kind)(
+            _kernel(self._backend.kind, coder.kernel)(
                 turns, number, most, _LOOKS, lines, guesses, network, coder.arguments,
-                coder.counts, NO_COSTS, coder.fill(), self._where,
+                coder.counts, coder.tail, coder.fill(), self._where,
             )
         )  # fmt: skip
 
@@ -174,15 +177,15 @@ class CompiledTile:
 
 
 @cache
-def _kernel(kind: str) -> Any:
-    """The compiled `decode` for a kind of `int8_products`; see `CompiledTile._call`."""
+def _kernel(kind: str, coder: Any) -> Any:
+    """The compiled `decode` for a kind of `int8_products` and what codes; see `CompiledTile`."""
     from mdlzip.quantised.forward_cpu import forward_kernel
 
-    forward, code = called_at(forward_kernel(kind)), called_at(code_rows)
+    forward, code = called_at(forward_kernel(kind)), called_at(coder)
     advance, (read, write, rest) = called_at(advance_kernel()), words()
 
     def decode(  # type: ignore[no-untyped-def]
-        turns, me, most, looks, lines, guesses, network, coder, counts, costs, fill, where
+        turns, me, most, looks, lines, guesses, network, coder, counts, tail, fill, where
     ):
         shared, n_tiles = turns.ctypes.data, turns.shape[0] - _GOES_ON
         state, chunks, sizes, n = lines.state, lines.chunks, lines.sizes, len(lines.chunks)
@@ -208,8 +211,8 @@ def _kernel(kind: str) -> Any:
                 rest()
             for i in range(n):
                 lines.at[i] = i
-            rows = lines.gap_rows, counts, chunks, sizes, lines.at, ends, lines.ranks, costs
-            bad = code(where[1], (*coder, *rows))
+            rows = lines.gap_rows, counts, chunks, sizes, lines.at, ends, lines.ranks
+            bad = code(where[1], (*coder, *rows, *tail))
             if bad == NOT_CALLED:
                 return _OTHER_TYPES
             if bad >= 0:
@@ -236,7 +239,7 @@ def _kernel(kind: str) -> Any:
                 return _NARROW
         return _MORE
 
-    decode.__qualname__ += f"_{kind}"
+    decode.__qualname__ += f"_{kind}_{coder.__name__}"
     return compiled(error_model="numpy", _nrt=False)(decode)
 
 

@@ -1,7 +1,7 @@
-"""Symbols of a round of chunks -> the experts: some positions at a time, predicted ahead.
+"""Symbols of a round of chunks -> their coder: some positions at a time, predicted ahead.
 
-What comes next is known to an encoder, so other threads predict it while one codes. Experts take
-the symbols of all chunks in one call: position by position, at each position chunk by chunk.
+What comes next is known to an encoder, so other threads predict it while one codes. Coders take the
+symbols of all chunks in one call: position by position, at each position chunk by chunk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mdlzip.quantised.coders import Experts
+from mdlzip.quantised.coders import UnitCoder
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.workers import one_thread_each, settle
 
@@ -25,15 +25,19 @@ class _Share:
         self._previous = previous[rows]
         self._state = predictor.new_state(len(self._previous))
 
+    def look(self, start: int, n: int) -> np.ndarray:
+        """Gaps of the own lines for n positions from `start` on, until the next call."""
+        previous = np.ascontiguousarray(self._previous[:, start : start + n])
+        return np.asarray(self._predictor.forward(previous, self._state))
+
     def predict(self, start: int, gaps: np.ndarray) -> None:
         """Fill the own lines of gaps (B, T, V) for the T positions from `start` on."""
-        previous = np.ascontiguousarray(self._previous[:, start : start + gaps.shape[1]])
-        gaps[self._rows] = self._predictor.forward(previous, self._state)
+        gaps[self._rows] = self.look(start, gaps.shape[1])
 
 
 def encode_ahead(
     predictor: Predictor,
-    coder: Experts,
+    coder: UnitCoder,
     chunks: np.ndarray,
     symbols: np.ndarray,
     counts: np.ndarray,
@@ -52,17 +56,18 @@ def encode_ahead(
     previous, v = shifted(symbols), predictor.vocabulary.n_symbols
     work = [_Share(predictor, previous, slice(a, b)) for a, b in pairwise(edges)]
     places = predictor.vocabulary.ranks[symbols]
-    ranks = coder.symbols.rank_of_place[np.maximum(places, 0)]
+    ranks = coder.rank[np.maximum(places, 0)]
     n, length = symbols.shape
     starts = range(0, length, span)
-    memory = [np.empty(n * min(span, length) * v, np.uint16) for _ in range(2)]
+    alone = threads == 1 and len(work) == 1
+    room = 0 if alone else n * min(span, length) * v
+    memory = [np.empty(room, np.uint16) for _ in range(2)]
 
     def gaps_at(i: int) -> np.ndarray:
         t = min(span, length - starts[i])
         return memory[i % 2][: n * t * v].reshape(n, t, v)
 
-    def code(i: int) -> None:
-        gaps, start = gaps_at(i), starts[i]
+    def code(start: int, gaps: np.ndarray) -> None:
         given = np.ascontiguousarray(ranks[:, start : start + gaps.shape[1]])
         left = np.clip(counts - start, 0, gaps.shape[1])
         coder.group.encode_lines(chunks, given, left, gaps)
@@ -70,10 +75,14 @@ def encode_ahead(
     if threads == 1:
         with one_thread_each():
             for i, start in enumerate(starts):
+                check()
+                if alone:
+                    code(start, work[0].look(start, min(span, length - start)))
+                    continue
                 for share in work:
                     check()
                     share.predict(start, gaps_at(i))
-                code(i)
+                code(start, gaps_at(i))
         return
     with one_thread_each(), ThreadPoolExecutor(threads - 1, initializer=settle) as pool:
         coming: list[tuple[Future[None], _Share]] = []
@@ -100,6 +109,6 @@ def encode_ahead(
                 check()
                 finish(i)
                 begin(i + 1)
-                code(i)
+                code(starts[i], gaps_at(i))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -211,12 +211,3 @@ def logit_gaps(sums, factor, bias, last, rank, bonus, work, highest, out):  # ty
         best = max(best, work[v])
     for v in range(v_):
         out[v] = np.uint16(np.int32(min(best - work[v], last)))
-
-
-@bare
-def take_counts(gaps, table, t, rows, out):  # type: ignore[no-untyped-def]
-    """out (n, V) float64 = table[gaps[rows, t]]: symbol counts at position t of n chunks."""
-    for b in range(rows.shape[0]):
-        row, os = gaps[rows[b], t], out[b]
-        for v in range(row.shape[0]):
-            os[v] = table[row[v]]

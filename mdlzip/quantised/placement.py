@@ -20,6 +20,7 @@ from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor, shifted
 from mdlzip.quantised.workers import one_thread_each
 from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.vocabulary import Vocabulary
 
 _ENCODE_CHUNKS = 2  # on the CPU
 _POSITIONS = 4
@@ -80,21 +81,20 @@ def coding_times(
                 predictor.forward(stepwise, state)
             decode_s = (time.perf_counter() - began) / (steps * rows)
             gaps = np.asarray(predictor.forward(stepwise, predictor.new_state(rows)))
-            to_bytes_s, to_symbols_s = _range_coder_times(gaps)
+            to_bytes_s, to_symbols_s = _range_coder_times(network.vocabulary, gaps)
     ahead, here = encode_s / at_once, decode_s / at_once
-    # The range coder holds the interpreter's lock.
-    return CodingTimes(ahead, here, ahead + to_bytes_s, here + to_symbols_s)
+    return CodingTimes(ahead, here, ahead + to_bytes_s / n, here + to_symbols_s / n)
 
 
-def _range_coder_times(gaps: np.ndarray) -> tuple[float, float]:
+def _range_coder_times(vocabulary: Vocabulary, gaps: np.ndarray) -> tuple[float, float]:
     """Seconds of one thread to encode and to decode a symbol of these gaps, uint16 (B, 1, V)."""
-    lines = np.arange(len(gaps))
+    lines, room = np.arange(len(gaps)), _POSITIONS * vocabulary.longest
     places = (lines % gaps.shape[2]).astype(np.int32)
-    coder, began = Strict(), time.perf_counter()
+    coder, began = Strict(vocabulary, len(lines), room), time.perf_counter()
     for _ in range(_POSITIONS):
         coder.encode(lines, Look(gaps, 0, lines), places)
     encoded = time.perf_counter()
-    reader = Strict(coder.finish())
+    reader = Strict(vocabulary, len(lines), room, coder.finish())
     ready = time.perf_counter()
     for _ in range(_POSITIONS):
         reader.decode(lines, Look(gaps, 0, lines))

@@ -113,7 +113,8 @@ def _digest_of_cases(device: str) -> str:
         symbols = vocabulary.symbols[_uniform(4096, 7) % vocabulary.n_symbols].reshape(16, 256)
         parallel = digest(predictor, symbols, 256)
         assert digest(predictor, symbols, 1) == parallel, "stepwise differs from parallel"
-        coder, (flat, ends) = Strict(), cut_group(vocabulary, chunks.ravel(), 256)
+        flat, ends = cut_group(vocabulary, chunks.ravel(), 256)
+        coder = Strict(vocabulary, len(ends), 256)
         encode_chunks(predictor, vocabulary, coder, flat, np.diff(ends, prepend=0))
         coded = pack_cut(vocabulary, flat, ends) + coder.finish()
         decoder = UnitDecoder(network, vocabulary, Layout(4096, 256, 16), device=device, threads=1)

@@ -1,8 +1,6 @@
 """Chunks that go through the predictor together, and their symbols through the coders.
 
-A tile may hold several small units, each with a coder of its own, or a part of a large one. The
-encoder looks at several positions at once, the decoder at one: the same integers, since the
-predictor is exact.
+A tile may hold several small units, each with a coder of its own, or a part of a large one.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import numpy as np
 
 from mdlzip.errors import CorruptArchive
 from mdlzip.quantised.coders import Gaps, Look, UnitCoder
-from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.predictor import Predictor
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
 LEAST_FILL = 0.75  # share of unfinished chunks below which the others leave the batch
@@ -87,48 +85,3 @@ class DecodeTile:
                 raise CorruptArchive(f"{segment.name}: a symbol goes beyond its chunk")
             self._previous[rows, 0] = new
         self._unfinished = self.fill[self._lines] < self._sizes[self._lines]
-
-
-class EncodeTile:
-    """Encodes a symbol of every chunk that has one left at each `look` and `code`.
-
-    chunks: int64 (B,), numbers in the unit; symbols: int16 (B, T), anything behind the end; counts:
-    int64 (B,), symbols of each, all in use; span: positions of one look.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        vocabulary: Vocabulary,
-        coder: UnitCoder,
-        chunks: np.ndarray,
-        symbols: np.ndarray,
-        counts: np.ndarray,
-        span: int,
-    ) -> None:
-        places = vocabulary.ranks[symbols]
-        places[np.arange(symbols.shape[1]) >= counts[:, None]] = 0
-        self._places = np.ascontiguousarray(places.T)
-        self._predictor, self._coder, self._chunks, self._counts = predictor, coder, chunks, counts
-        self._previous = shifted(symbols)
-        self._state = predictor.new_state(len(chunks))
-        self._gaps: Gaps = None
-        self._t, self._span = 0, span
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all symbols are coded."""
-        return self._t >= len(self._places)
-
-    def look(self) -> None:
-        """Predict, if what the last call predicted is coded."""
-        if self._t % self._span == 0:
-            previous = self._previous[:, self._t : self._t + self._span]
-            self._gaps = self._predictor.forward(np.ascontiguousarray(previous), self._state)
-
-    def code(self) -> None:
-        """Encode the symbols at the next position."""
-        rows = np.flatnonzero(self._counts > self._t)
-        look = Look(self._gaps, self._t % self._span, rows)
-        self._coder.encode(self._chunks[rows], look, self._places[self._t, rows])
-        self._t += 1

@@ -1,8 +1,7 @@
 """Tiles of one unit on several threads: predictions side by side, coding strictly in turn.
 
 What the experts learn from one symbol changes what they say of the next, so all tiles code the
-symbols of a position, in their order, before any codes the next position. A decoder predicts a
-position once the one before is coded; an encoder may predict far ahead.
+symbols of a position, in their order, before any codes the next position.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _LOOK_S = 0.1  # how often one who waits asks whether the work is still wanted
 
 
 class Tile(Protocol):
-    """What `DecodeTile` and `EncodeTile` have in common."""
+    """A `DecodeTile`, as far as its turn goes."""
 
     @property
     def is_done(self) -> bool:

@@ -137,7 +137,7 @@ class UnitDecoder:
         work = self._work
         if work.predictor is None or self._is_compiled(units):
             for unit in units:
-                self._decode_with_experts(unit, cast("Experts", unit.coder), threads)
+                self._decode_unit(unit, threads)
         else:
             for unit in units:
                 unit.chunks = [b""] * len(unit.sizes)
@@ -152,17 +152,18 @@ class UnitDecoder:
         most = min(self._tile, max(len(unit.sizes) for unit in units))
         work = self._work
         assert work.predictor is not None
-        if len(units) > 1 or not isinstance(units[0].coder, Experts):
+        if len(units) > 1:
             return False
         from mdlzip.quantised.decode_cpu import can_decode
 
         return can_decode(work.predictor, most)
 
-    def _decode_with_experts(self, unit: _Unit, coder: Experts, threads: int) -> None:
-        work = self._work
+    def _decode_unit(self, unit: _Unit, threads: int) -> None:
+        work, coder = self._work, unit.coder
         for chunks in rounds(len(unit.sizes), work.lane_chunks):
             if work.predictor is None:
-                coder.decode_alone(chunks, unit.sizes[chunks], work.workers.check)
+                alone = cast("Experts", coder)
+                alone.decode_alone(chunks, unit.sizes[chunks], work.workers.check)
                 continue
             from mdlzip.quantised.decode_cpu import CompiledTile, decode_in_turn
 

@@ -18,8 +18,6 @@ from mdlzip.quantised.encode_ahead import encode_ahead
 from mdlzip.quantised.memory import DECODE_TILE_CHUNKS, longest_chunk
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.quantised.predictor import Predictor
-from mdlzip.quantised.tiles import EncodeTile
-from mdlzip.quantised.turns import run_in_turn
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
 from mdlzip.symbols.layout import Layout
@@ -88,7 +86,7 @@ class Work:
     def learned(self, coder: UnitCoder, unit: int) -> None:
         """Keep what later units start from."""
         if self.is_shared(unit):
-            self.coders.known = cast("Experts", coder).group.after()
+            self.coders.known = cast("Experts", coder).experts.after()
 
     @property
     def lane_chunks(self) -> int:
@@ -150,14 +148,6 @@ def encode_chunks(
         symbols = np.zeros((len(chunks), int(here.max())), np.int16)
         symbols[np.arange(symbols.shape[1]) < here[:, None]] = flat[spread(starts[chunks], here)]
         cut = shares(np.arange(len(chunks)), DECODE_TILE_CHUNKS, threads)
-        span = max(1, call_symbols // max(map(len, cut)))
-        if isinstance(coder, Experts):
-            sizes = [len(share) for share in cut]
-            encode_ahead(predictor, coder, chunks, symbols, here, sizes, span, threads, check)
-            continue
-        tiles = list[EncodeTile]()
-        for share in cut:
-            own = here[share]
-            lines = symbols[share, : int(own.max())]
-            tiles.append(EncodeTile(predictor, vocabulary, coder, chunks[share], lines, own, span))
-        run_in_turn(tiles, threads, check)
+        sizes = [len(share) for share in cut]
+        span = max(1, call_symbols // max(sizes))
+        encode_ahead(predictor, coder, chunks, symbols, here, sizes, span, threads, check)

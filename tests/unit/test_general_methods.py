@@ -116,6 +116,15 @@ def test_methods_that_take_turns_all_have_one(
             rivals.close()
 
 
+def test_a_turn_goes_on_if_that_brings_it_to_its_end() -> None:
+    now = time.monotonic()
+    time_of_turn = race._Time(now - 50, now - 5, now + 50)  # half of it is over
+    assert not time_of_turn.is_up(done=60, size=100)
+    assert time_of_turn.is_up(done=40, size=100)
+    assert not time_of_turn._replace(end=now + 5).is_up(done=0, size=100)
+    assert time_of_turn._replace(latest=now - 1).is_up(done=99, size=100)
+
+
 @pytest.mark.parametrize("enough", [False, True])
 def test_what_would_not_open_under_the_limit_does_not_compete(
     source: Path, enough: bool, monkeypatch: pytest.MonkeyPatch
