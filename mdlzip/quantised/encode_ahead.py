@@ -14,25 +14,38 @@ import numpy as np
 
 from mdlzip.quantised.coders import UnitCoder
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.tiles import LEAST_FILL
 from mdlzip.quantised.workers import one_thread_each, settle
 
 
 class _Share:
-    """Chunks that one thread predicts for; rows: their lines among those of the round."""
+    """Chunks that one thread predicts for.
 
-    def __init__(self, predictor: Predictor, previous: np.ndarray, rows: slice) -> None:
-        self._predictor, self._rows = predictor, rows
-        self._previous = previous[rows]
-        self._state = predictor.new_state(len(self._previous))
+    lines: int64, theirs among those of the round, without some that have ended; ends: symbols of
+    each chunk of the round.
+    """
+
+    def __init__(
+        self, predictor: Predictor, previous: np.ndarray, ends: np.ndarray, lines: np.ndarray
+    ) -> None:
+        self._predictor, self._previous, self._ends = predictor, previous, ends
+        self.lines, self._state = lines, predictor.new_state(len(lines))
 
     def look(self, start: int, n: int) -> np.ndarray:
-        """Gaps of the own lines for n positions from `start` on, until the next call."""
-        previous = np.ascontiguousarray(self._previous[:, start : start + n])
+        """Gaps (lines, n, V) of n positions from `start` on, until the next call."""
+        going = self._ends[self.lines] > start
+        if np.count_nonzero(going) < LEAST_FILL * len(self.lines):
+            self._predictor.narrow(self._state, going)
+            self.lines = self.lines[going]
+        if not len(self.lines):
+            return np.empty((0, n, self._predictor.vocabulary.n_symbols), np.uint16)
+        previous = np.ascontiguousarray(self._previous[self.lines, start : start + n])
         return np.asarray(self._predictor.forward(previous, self._state))
 
     def predict(self, start: int, gaps: np.ndarray) -> None:
         """Fill the own lines of gaps (B, T, V) for the T positions from `start` on."""
-        gaps[self._rows] = self.look(start, gaps.shape[1])
+        found = self.look(start, gaps.shape[1])
+        gaps[self.lines] = found
 
 
 def encode_ahead(
@@ -54,10 +67,11 @@ def encode_ahead(
     """
     edges = np.cumsum([0, *shares]).tolist()
     previous, v = shifted(symbols), predictor.vocabulary.n_symbols
-    work = [_Share(predictor, previous, slice(a, b)) for a, b in pairwise(edges)]
+    work = [_Share(predictor, previous, counts, np.arange(a, b)) for a, b in pairwise(edges)]
     places = predictor.vocabulary.ranks[symbols]
     ranks = coder.rank[np.maximum(places, 0)]
     n, length = symbols.shape
+    every = np.arange(n)
     starts = range(0, length, span)
     alone = threads == 1 and len(work) == 1
     room = 0 if alone else n * min(span, length) * v
@@ -67,22 +81,23 @@ def encode_ahead(
         t = min(span, length - starts[i])
         return memory[i % 2][: n * t * v].reshape(n, t, v)
 
-    def code(start: int, gaps: np.ndarray) -> None:
-        given = np.ascontiguousarray(ranks[:, start : start + gaps.shape[1]])
-        left = np.clip(counts - start, 0, gaps.shape[1])
-        coder.group.encode_lines(chunks, given, left, gaps)
+    def code(start: int, gaps: np.ndarray, lines: np.ndarray) -> None:
+        given = np.ascontiguousarray(ranks[lines, start : start + gaps.shape[1]])
+        left = np.clip(counts[lines] - start, 0, gaps.shape[1])
+        coder.group.encode_lines(chunks[lines], given, left, gaps)
 
     if threads == 1:
         with one_thread_each():
             for i, start in enumerate(starts):
                 check()
                 if alone:
-                    code(start, work[0].look(start, min(span, length - start)))
+                    gaps = work[0].look(start, min(span, length - start))
+                    code(start, gaps, work[0].lines)
                     continue
                 for share in work:
                     check()
                     share.predict(start, gaps_at(i))
-                code(start, gaps_at(i))
+                code(start, gaps_at(i), every)
         return
     with one_thread_each(), ThreadPoolExecutor(threads - 1, initializer=settle) as pool:
         coming: list[tuple[Future[None], _Share]] = []
@@ -109,6 +124,6 @@ def encode_ahead(
                 check()
                 finish(i)
                 begin(i + 1)
-                code(starts[i], gaps_at(i))
+                code(starts[i], gaps_at(i), every)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,9 +1,9 @@
 """The integer steps between matrix products, row by row, for the CPU (numba).
 
 Integers are carried in float64 where that is faster: every value is a whole number (or a whole
-number times a power of two) below 2**53, so each multiplication, addition and floor is exact and
-neither instruction set nor contraction can change a bit. `fastmath` stays off. The bounds are those
-that `prepared.prepare` checks and the clamps below enforce.
+number times a power of two) below 2**53, so each multiplication, addition and floor is exact, and
+neither the instruction set nor a fused multiplication and addition, which `bare` allows, can change
+a bit. The bounds are those that `prepared.prepare` checks and the clamps below enforce.
 
 The twin for other devices is `kernels_torch`, in plain int64; both follow
 `docs/format-predictor.md`.
@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def bare(function: F) -> F:
     """A kernel that makes no arrays and never raises: less machine code, made in less time."""
-    return compiled(error_model="numpy", _nrt=False)(function)
+    return compiled(error_model="numpy", _nrt=False, fastmath={"contract"})(function)
 
 
 @compiled(inline="always")
@@ -75,7 +75,10 @@ def add_residual(x, sums, width, factor, bias):  # type: ignore[no-untyped-def]
 
 @bare
 def normed(x, gain, bias, layer, table, centred, out):  # type: ignore[no-untyped-def]
-    """out (D,) float64 = norm(x); x int32, both of unit 2**-12; centred: int32 (D,), to work in."""
+    """out (D,) = norm(x), whole numbers; x int32, both of unit 2**-12.
+
+    out: float64 or int32; centred: int32 (D,), to work in.
+    """
     d_ = x.shape[0]
     if layer:
         mean = np.int64(0)
@@ -115,6 +118,18 @@ def norm_codes(x, span, ring, taps, gain, bias, layer, exponent, table, work, ce
     for b in range(first, last):
         for p in range(position, position + length):
             os = out[r * width : (r + 1) * width]
+            if w == 4:  # the usual number; sums stay in registers
+                now = ring[b, p % 4]
+                normed(x[r], gain, bias, layer, table, centred, now)
+                one, two, three = ring[b, (p - 1) % 4], ring[b, (p - 2) % 4], ring[b, (p - 3) % 4]
+                tap, tap1, tap2 = taps[:d_], taps[d_ : 2 * d_], taps[2 * d_ : 3 * d_]
+                tap3 = taps[3 * d_ :]
+                for d in range(d_):
+                    total = np.float64(now[d]) * tap[d] + np.float64(one[d]) * tap1[d]
+                    total += np.float64(two[d]) * tap2[d] + np.float64(three[d]) * tap3[d]
+                    os[d] = stored(total * unit)
+                r += 1
+                continue
             normed(x[r], gain, bias, layer, table, centred, y)
             r += 1
             if w:

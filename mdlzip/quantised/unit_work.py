@@ -23,7 +23,7 @@ from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
-ENCODE_TILE_SYMBOLS = 4096  # positions of one forward call; keeps the activations near the L2 cache
+ENCODE_TILE_SYMBOLS = 1024  # positions of one forward call; keeps the gaps near the L2 cache
 _LEAST_SHARED = 8  # chunks of a tile that is one of several in turn
 _ZEROS = np.zeros(1, np.int64)
 
