@@ -36,6 +36,8 @@ _POSITION, _IS_LOOKED = range(2)  # fields of `_Lines.state`
 _MOST_POSITIONS = 64  # of one call: the caller asks in between whether to go on
 _LOOKS = 1 << 13  # at whose turn it is, before the thread lets others run: below a millisecond
 _NAP_S = 5e-5
+_CONTENDED = 0.1  # naps a position; on a quiet machine there are none
+_ROUNDS_ALONE = 16  # until several threads are tried again
 
 
 class _Lines(NamedTuple):
@@ -99,6 +101,7 @@ class CompiledTile:
         previous = np.full((len(chunks), 1), START_SYMBOL, np.int16)
         self._lines = self._new_lines(np.zeros(2, np.int64), previous, chunks, sizes)
         self._where: Any = None
+        self.naps = 0
         self._most = max(1, min(_MOST_POSITIONS, MOMENT_MACS // (len(chunks) * backend.row_macs)))
 
     def _new_lines(
@@ -118,6 +121,11 @@ class CompiledTile:
         """Whether all chunks are full."""
         return not self._unfinished().any()
 
+    @property
+    def positions(self) -> int:
+        """How many have been decoded."""
+        return int(self._lines.state[_POSITION])
+
     def run(self, turns: np.ndarray, number: int, most: int, check: Callable[[], None]) -> None:
         """Decode some positions, `most` at the most; `number` is this tile's in `turns`.
 
@@ -127,6 +135,7 @@ class CompiledTile:
             check()
             why = self._call(turns, number, min(most, self._most))
             if why == _WAITING:
+                self.naps += 1
                 time.sleep(_NAP_S)
                 continue
             if why == _STOPPED:
@@ -241,6 +250,28 @@ def _kernel(kind: str, coder: Any) -> Any:
 
     decode.__qualname__ += f"_{kind}_{coder.__name__}"
     return compiled(error_model="numpy", _nrt=False)(decode)
+
+
+class Sharing:
+    """How many threads share a round: one where other programs keep them from handing over.
+
+    A thread whose turn it is may not be running then, for milliseconds, and so does none.
+    """
+
+    def __init__(self) -> None:
+        self._rounds_alone = 0
+
+    def threads(self, most: int) -> int:
+        """For the next round, `most` at the most."""
+        if self._rounds_alone:
+            self._rounds_alone -= 1
+            return 1
+        return most
+
+    def learn(self, tiles: Sequence[CompiledTile]) -> None:
+        """From the tiles of a round."""
+        if sum(tile.naps for tile in tiles) > _CONTENDED * sum(tile.positions for tile in tiles):
+            self._rounds_alone = _ROUNDS_ALONE
 
 
 def decode_in_turn(tiles: Sequence[CompiledTile], threads: int, check: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.context import REFERENCE, SOLID, STRICT, Context, Units
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from mdlzip.quantised.decode_cpu import Sharing
 
 Coded: TypeAlias = tuple[int, bytes | bytearray]
 """Number and coded bytes of a unit."""
@@ -77,6 +80,7 @@ class UnitDecoder:
         )
         self._tile = self._work.tile_chunks
         self._per_batch = max(1, self._tile // layout.group_chunks)
+        self._sharing: Sharing | None = None
         self.known_units = 0
         """Units decoded so far of those that later ones build on."""
 
@@ -165,13 +169,16 @@ class UnitDecoder:
                 alone = cast("Experts", coder)
                 alone.decode_alone(chunks, unit.sizes[chunks], work.workers.check)
                 continue
-            from mdlzip.quantised.decode_cpu import CompiledTile, decode_in_turn
+            from mdlzip.quantised.decode_cpu import CompiledTile, Sharing, decode_in_turn
 
+            self._sharing = self._sharing or Sharing()
+            n = self._sharing.threads(threads)
             tiles = [
                 CompiledTile(work.predictor, coder, share, unit.sizes[share], f"unit {unit.number}")
-                for share in shares(chunks, self._tile, threads)
+                for share in shares(chunks, self._tile, n)
             ]
-            decode_in_turn(tiles, threads, work.workers.check)
+            decode_in_turn(tiles, n, work.workers.check)
+            self._sharing.learn(tiles)
         unit.fill, unit.text = coder.group.fill(), coder.group.text()
 
     def _decode_round(
