@@ -248,6 +248,8 @@ def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNa
             load_preset("nano"),
             tokens.layout.chunk_size,
             tokens.layout.group_chunks,
+            options.context,
+            options.access_s,
             options.seed,
             None,
             60.0,

@@ -123,13 +123,14 @@ def cuda_devices() -> list[str]:
 
 
 def _probes() -> list[Probe]:
-    """One for every device that predicts, one for the coder of the weights."""
+    """One for every device that predicts, and one for each coder."""
     from mdlzip.quantised import selftest
 
     devices = ["cpu", *cuda_devices()]
     found = [_probe(d, partial(selftest.self_test, d), selftest.EXPECTED) for d in devices]
+    coder = _probe("range coder", selftest.coder_self_test, selftest.EXPECTED_CODER)
     weights = _probe("weights", selftest.weights_self_test, selftest.EXPECTED_WEIGHTS)
-    return [*found, weights]
+    return [*found, coder, weights]
 
 
 def _probe(device: str, run: Callable[[], str], expected: str) -> Probe:

@@ -33,7 +33,7 @@ def take_up(
         )
     settings, standard = found.settings, CompressOptions()
     taken: dict[str, object] = {}
-    for name in ("chunk_size", "group_chunks", "seed", "steps"):
+    for name in ("chunk_size", "group_chunks", "context", "access_s", "seed", "steps"):
         asked, kept = getattr(options, name), getattr(settings, name)
         if asked != getattr(standard, name) and asked != kept:
             raise _refusal(shown, f"{name.replace('_', ' ')} {asked}", f"{kept}")

@@ -1,1 +1,1 @@
-"""Entropy coding: data symbols with constriction, weights with an adaptive binary coder."""
+"""Entropy coding: data symbols with a range coder, weights with an adaptive binary coder."""

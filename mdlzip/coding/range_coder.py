@@ -1,5 +1,7 @@
 """Symbols of a unit under the network's counts alone: the protocol of the paper.
 
+Sole importer of constriction, whose streams these are, bit for bit.
+
 One range-coder stream per unit, in whose order and arithmetic docs/format-data.md is normative.
 Symbols are numbered 0..V-1, 2 <= V <= 2304: ranks in the network's vocabulary, not byte values.
 Words are stored big-endian without trailing zero bytes.
@@ -163,3 +165,13 @@ class RangeCoder:
         return b"".join(
             row[:n].tobytes() for row, n in zip(self._texts, self._fill.tolist(), strict=True)
         )
+
+
+def constricted(ranks: np.ndarray, counts: np.ndarray) -> bytes:
+    """What constriction makes of symbols (n,) under counts (n, V): the yardstick of this coder."""
+    import constriction
+
+    model = constriction.stream.model.Categorical(perfect=False)
+    coder = constriction.stream.queue.RangeEncoder()
+    coder.encode(ranks.astype(np.int32), model, counts.astype(np.float64))
+    return bytes(coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0"))

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from mdlzip.coding.range_coder import RangeCoder, constricted
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.config import ModelConfig
 from mdlzip.networks.registry import activation_sites, tensor_specs
@@ -14,6 +15,7 @@ from mdlzip.quantised.coders import Strict
 from mdlzip.quantised.cuts import pack_cut
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
+from mdlzip.quantised.prepared import count_table
 from mdlzip.quantised.unit_decoder import UnitDecoder
 from mdlzip.quantised.unit_work import encode_chunks
 from mdlzip.quantised.workers import one_thread_each
@@ -50,6 +52,7 @@ CASES = (
 # What is learned from the letters of the last case. Given, not learned: no decoder needs those
 # kernels, and where no machine code is kept they would take seconds to compile.
 _MERGES = ((99, 100), (97, 98), (99, 98), (97, 100), (100, 98), (97, 99), (97, 97))
+EXPECTED_CODER = "ffd80c7b800fde078dd817eecb6aabad9565ceec7a96fb2be811fed958184ad0"
 EXPECTED_WEIGHTS = "9d9e69beb42e837ba75bfa1b50b47552b0c4d8b51fcf0998bacb7f74e8a038a9"
 EXPECTED = "f177a819f4e3d2c74de6faab3196a08f836798a9dec9b7c9f93bfbc2992690e3"
 
@@ -140,4 +143,25 @@ def weights_self_test() -> str:
         decoded = decoder.decode(specs[name].bands, specs[name].shape)
         same = np.array_equal(decoded, tensor.codes)
         assert same, f"the coder of weights does not give {name} back"
+    return sha256(stream).hexdigest()
+
+
+def coder_self_test() -> str:
+    """Code symbols of random counts and decode them; SHA-256 of the stream.
+
+    Raises AssertionError if constriction writes another stream, or the symbols do not come back.
+    """
+    n, v = 2000, 300
+    counts, one_chunk = count_table(), np.zeros(1, np.int64)
+    gaps = (_uniform(n * v, 3) % len(counts)).astype(np.uint16).reshape(n, v)
+    ranks = _uniform(n, 5) % v
+    table, strings, lengths = counts.astype(np.int32), np.zeros((v, 1), np.uint8), np.ones(v, "i4")
+    encoder = RangeCoder(strings, lengths, table, 1, n)
+    encoder.encode_lines(one_chunk, ranks[None], np.array([n]), gaps[None])
+    stream = encoder.finish()
+    assert stream == constricted(ranks, counts[gaps]), "constriction writes another stream"
+    decoder = RangeCoder(strings, lengths, table, 1, n, stream)
+    decoded = [decoder.step(one_chunk, row[None])[0] for row in gaps]
+    assert np.array_equal(decoded, ranks), "the range coder does not give the symbols back"
+    assert decoder.is_spent, "the range coder does not see the end of the stream"
     return sha256(stream).hexdigest()

@@ -24,7 +24,7 @@ from mdlzip.fileio import plain_errors
 
 _KEEP = 2
 _NAME = re.compile(r"step-[0-9]+\.safetensors")
-_VERSION = 2
+_VERSION = 3
 _META = "mdlzip"
 
 
@@ -41,12 +41,15 @@ class Progress:
 class Settings:
     """What a run was begun with, and goes on with: resolved, so that no default can shift it.
 
+    context, access_s: what the archive was asked for, since training counts on what experts know.
     budget_s: seconds, None if `steps` fixes the length; total_bytes: of the corpus.
     """
 
     preset: Preset
     chunk_size: int
     group_chunks: int
+    context: str
+    access_s: float | None
     seed: int
     steps: int | None
     budget_s: float | None

@@ -42,6 +42,14 @@ class Options(PresetOptions, Protocol):
         """Of the starting weights and of the order of the chunks."""
 
     @property
+    def context(self) -> str:
+        """What is known beside a chunk's own past, or "auto"; kept with checkpoints."""
+
+    @property
+    def access_s(self) -> float | None:
+        """Seconds that a first read may take; kept with checkpoints."""
+
+    @property
     def steps(self) -> int | None:
         """Training steps; None if `seconds` sets the length."""
 

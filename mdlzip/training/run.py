@@ -70,7 +70,7 @@ def train(
         if plan.steps is None and plan.device == "cpu":
             on_progress = choosing_threads(on_progress)
         work_dir.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(work_dir, _settings(tokens, plan, options.seed), warn)
+        checkpoints = Checkpoints(work_dir, _settings(tokens, plan, options), warn)
         with Metrics(
             work_dir / "metrics.jsonl",
             options.metrics,
@@ -98,12 +98,14 @@ def train(
             ).run()
 
 
-def _settings(tokens: Tokens, plan: Plan, seed: int) -> Settings:
+def _settings(tokens: Tokens, plan: Plan, options: Options) -> Settings:
     return Settings(
         preset=plan.preset,
         chunk_size=tokens.layout.chunk_size,
         group_chunks=tokens.layout.group_chunks,
-        seed=seed,
+        context=options.context,
+        access_s=options.access_s,
+        seed=options.seed,
         steps=plan.steps,
         budget_s=None if plan.steps else plan.budget_s,
         total_bytes=tokens.total_bytes,

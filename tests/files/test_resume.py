@@ -75,6 +75,7 @@ def test_all_settings_come_from_the_checkpoint(source: Path, tmp_path: Path) -> 
     "other",
     [
         {"preset": "nano"}, {"seed": 6}, {"steps": 7}, {"chunk_size": 1024}, {"group_chunks": 3},
+        {"context": "solid"}, {"access_s": 0.5},
         {"budget_s": 60.0}, {"level": 3}, {"method": "drr"}, {"overrides": ("train.alpha=1",)},
     ],
     ids=str,

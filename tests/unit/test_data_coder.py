@@ -6,7 +6,7 @@ import constriction
 import numpy as np
 import pytest
 
-from mdlzip.coding.range_coder import RangeCoder
+from mdlzip.coding.range_coder import RangeCoder, constricted
 from mdlzip.errors import CorruptArchive
 from tests.second_decoder.data import RangeDecoder, cumulative_weights
 from tests.second_decoder.fields import Refused
@@ -133,13 +133,6 @@ def encoded(symbols: np.ndarray, counts: np.ndarray) -> bytes:
         ranks = symbols[None, part].astype(np.int64)
         encoder.encode_lines(ONE_CHUNK, ranks, np.array([ranks.size]), gaps[None, part])
     return encoder.finish()
-
-
-def constricted(symbols: np.ndarray, counts: np.ndarray) -> bytes:
-    """Constriction's words, big-endian, without zeros at the end."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    encoder.encode(symbols, MODEL, counts)
-    return bytes(encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0"))
 
 
 def outcome(stream: bytes, counts: np.ndarray) -> list[int] | str:

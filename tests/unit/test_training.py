@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_falls_back(tmp_path: Path) -> None:
     model = Transformer(ModelConfig(d_model=16, n_layers=1, d_ff=16), 64)
     model.initialise(0)
     tensors = state.collect(model, {})
-    settings = checkpoint.Settings(load_preset("mini"), 512, 128, 3, None, 60.0, 1000)
+    settings = checkpoint.Settings(load_preset("mini"), 512, 128, "auto", None, 3, None, 60.0, 1000)
     for step in (1, 2, 3):
         progress = checkpoint.Progress(step=step)
         checkpoint.save(tmp_path, checkpoint.Checkpoint(settings, progress, tensors))
