@@ -177,7 +177,7 @@ def squared_relu(rows, sums, sums_width, factor, bias, exponent, out, width):  #
         os = out[r * width : (r + 1) * width]
         for f in range(bias.shape[0]):
             u = np.floor(np.float64(row[f]) * factor + 0.5) + bias[f]
-            u = clip(u, 0.0, 46340.0)
+            u = clip(u, 0.0, 67108863.0)  # whose square is below 2**52
             os[f] = stored(u * u * unit)
 
 

@@ -164,7 +164,7 @@ def _attend_part(
 
 def squared_relu(acc: Tensor, mantissa: int, shift: int, bias: Tensor, exponent: int) -> Tensor:
     """Codes 0..127 of relu(u)^2."""
-    u = requantise(acc, mantissa, shift, bias).clamp(0, 46340)
+    u = requantise(acc, mantissa, shift, bias).clamp(0, (1 << 26) - 1)
     return shift_round(u * u, 20 - exponent).clamp(max=127)
 
 

@@ -235,7 +235,7 @@ class Predictor:
 
     def activation(self, codes: np.ndarray, b: str, e: int) -> np.ndarray:
         if not self.m.gelu:
-            u = np.clip(self.p(b + "mlp.up", codes, 10), 0, 46340)
+            u = np.clip(self.p(b + "mlp.up", codes, 10), 0, 2**26 - 1)
             return np.minimum(r(u * u, 20 - e), 127)
         u = np.clip(self.p(b + "mlp.up", codes, 6), -(2**20), 2**20 - 1)
         g = np.where(u >= 512, 16 * u, GELU[np.clip(u + 512, 0, 1023)])

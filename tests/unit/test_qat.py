@@ -90,6 +90,25 @@ def test_a_stream_that_has_grown_is_not_cut_off() -> None:
     assert found[1] != pytest.approx(plain, rel=0.006)
 
 
+@pytest.mark.parametrize("factor", [1, 30, 100])
+def test_hidden_units_may_grow(factor: float) -> None:
+    """What is squared may be large: `down` makes it small again."""
+    model = Transformer(ModelConfig(d_model=16, n_layers=2, d_ff=32, window=8), 64)
+    model.initialise(0)
+    generator = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=generator)
+        p.data *= {"up": factor, "down": factor**-2}.get(name.rsplit(".")[-1], 1)
+    batches = Batches(tokens_of(TEXT, LAYOUT), 4 * 64, seed=0)
+    sample = [batches.gather(batches.sample(32))]
+    symbols = [sample[0][0]]
+    steps = qat.choose_steps(dict(model.named_parameters()), model.specs, 0.05)
+    model.rounding = qat.QatRounding(model.specs, steps, qat.calibrate(model, symbols), 0.0)
+    expected = figures.float_nats(model, batches, sample)
+    network = qat.export(model, model.rounding)
+    assert figures.integer_nats(network, batches, 32) == pytest.approx(expected, rel=0.005)
+
+
 def test_vectors_may_grow_while_quantising(tmp_path: Path) -> None:
     """Biases start at zero. With steps fixed there they would be cut off at once and grow unseen;
     what was exported then had little to do with what was trained (8.0 bits a byte, not 4.3).
