@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.bench.measure import same_file
+from mdlzip.bench.speed import timed_reads
 from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.fitting import load_weights
@@ -24,16 +25,13 @@ from mdlzip.symbols.layout import Layout
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions
 
-_READ_BYTES = 512
-_LATER_READS = 5
-
 
 @dataclass(frozen=True)
 class ContextRun:
     """The file, coded in one context.
 
-    network: whether there is one, or the experts are alone. first_read_s: for 512 bytes from the
-    middle, opening included; later_read_s: for one in another group, the mean of several.
+    network: whether there is one, or the experts are alone. first_read_s, later_read_s: see
+    `timed_reads`.
     """
 
     context: str
@@ -106,19 +104,13 @@ def _run(
         decoded = time.perf_counter()
         if not same_file(path, back):
             raise VerifyFailed(f"context {options.context} does not give {path} back")
-        opening = time.perf_counter()
-        with codec.open(target, **where) as opened:
-            opened.read(layout.total_bytes // 2, _READ_BYTES)
-            first = time.perf_counter()
-            for i in range(_LATER_READS):
-                opened.read(layout.total_bytes * i // _LATER_READS, _READ_BYTES)
-            last = time.perf_counter()
+        first_read_s, later_read_s = timed_reads(target, layout.total_bytes, where)
     return ContextRun(
         str(report.context),
         bool(network.tensors),
         report.archive_bytes,
         coded - began,
         decoded - coded,
-        first - opening,
-        (last - first) / _LATER_READS,
+        first_read_s,
+        later_read_s,
     )

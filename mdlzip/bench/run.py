@@ -19,9 +19,11 @@ from mdlzip import __version__
 from mdlzip.bench.baselines import make_codec
 from mdlzip.bench.contexts import ContextRun, run_contexts
 from mdlzip.bench.measure import Measurement, same_file
+from mdlzip.bench.speed import SpeedRun, run_speed
 from mdlzip.bench.weight_coders import yardsticks
 from mdlzip.callbacks import OnProgress
 from mdlzip.errors import MissingFile, UsageError, VerifyFailed
+from mdlzip.quantised.int8_products import host_kind
 from mdlzip.report import SCHEMA, Number, info_figures, ledger_rows, rows_as_json, settings
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class ModelRun:
     """mdlzip's own numbers on the file.
 
     figures: see `report.figures`; phases_s: seconds by phase of compression, empty for an archive
-    that was there already. contexts: the same network in each context, if asked for.
+    that was there already. contexts: the same network in each context, speed: of coding and
+    reading, both if asked for.
     """
 
     method: str
@@ -45,6 +48,7 @@ class ModelRun:
     model: dict[str, object]
     phases_s: dict[str, float] = field(default_factory=dict)
     contexts: tuple[ContextRun, ...] = ()
+    speed: SpeedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,16 @@ class BenchResult:
         }
         if self.run is not None:
             rows = ledger_rows(self.run.ledger, self.original_bytes)
-            contexts = [vars(run) for run in self.run.contexts]
-            out["mdlzip"] = {**vars(self.run), "ledger": rows_as_json(rows), "contexts": contexts}
+            found = {**vars(self.run), "ledger": rows_as_json(rows)}
+            found["contexts"] = [vars(run) for run in self.run.contexts]
+            found["speed"] = self.run.speed and vars(self.run.speed)
+            out["mdlzip"] = found
             out["gap_to_best"] = self.gaps()
         return out
 
 
 def machine() -> dict[str, object]:
-    """What the times depend on: processor, cores, versions."""
+    """What the times depend on: processor, its products of bytes, cores, versions."""
     from importlib import metadata
 
     versions = {"mdlzip": __version__, "python": platform.python_version()}
@@ -100,7 +106,12 @@ def machine() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0))
-    return {"processor": _processor(), "cores": cores, "versions": versions}
+    return {
+        "processor": _processor(),
+        "instruction_set": host_kind(),
+        "cores": cores,
+        "versions": versions,
+    }
 
 
 def _processor() -> str:
@@ -185,11 +196,13 @@ def run_model(
     should_stop: Callable[[], bool],
     *,
     contexts: bool = False,
+    speed: bool = False,
 ) -> ModelRun:
     """Train, encode and decode `path`; an `archive` that exists is measured instead of training.
 
     What is smallest is measured, as users get it; the decoded bytes are compared. contexts: whether
-    its network is tried in each context, too.
+    its network is tried in each context, too; speed: whether coding, reading and a training step
+    are timed.
     """
     from mdlzip import codec
 
@@ -228,8 +241,9 @@ def run_model(
             network, _ = codec.read_network(str(target), memory=options.memory)
             figures |= yardsticks(network, info.ledger["positions"] + info.ledger["values"])
         runs = run_contexts(path, target, options, on_progress) if contexts else []
-    ledger = dict(info.ledger)
-    return ModelRun(info.method, ledger, figures, settings(info), timer.seconds, tuple(runs))
+        fast = run_speed(path, target, options, on_progress) if speed else None
+    ledger, phases_s = dict(info.ledger), timer.seconds
+    return ModelRun(info.method, ledger, figures, settings(info), phases_s, tuple(runs), fast)
 
 
 def _chunk_size(archive: Path) -> int | None:
@@ -247,13 +261,14 @@ def run_bench(
     archive: Path | None = None,
     programs: Mapping[str, str] | None = None,
     contexts: bool = False,
+    speed: bool = False,
     on_progress: OnProgress,
     should_stop: Callable[[], bool],
 ) -> BenchResult:
     """Baselines, then mdlzip unless `options` is None. Raises UsageError for what is no file.
 
     chunk_size: bytes; an archive that is there already brings its own. programs: as for
-    `make_codec`; contexts: as for `run_model`.
+    `make_codec`; contexts, speed: as for `run_model`.
     """
     if not path.exists():
         raise MissingFile(f"{path}: there is no such file")
@@ -265,5 +280,7 @@ def run_bench(
     baselines = run_baselines(path, against, chunk_size, on_progress, programs)
     run = None
     if options is not None:
-        run = run_model(path, options, archive, on_progress, should_stop, contexts=contexts)
+        run = run_model(
+            path, options, archive, on_progress, should_stop, contexts=contexts, speed=speed
+        )
     return BenchResult(path.name, size, chunk_size, baselines, run)

@@ -73,6 +73,43 @@ def context_rows(result: BenchResult) -> list[tuple[str, ...]]:
     ]
 
 
+SPEED_HEADERS = ("speed", "bytes", "compress KB/s", "decompress KB/s", "of mdlzip's")
+SPEED_ALIGN = "<>>>>"
+
+
+def speed_rows(result: BenchResult) -> list[tuple[str, ...]]:
+    """Baselines and ours side by side, then reads and a training step.
+
+    The last column has the baseline's speed of decompression over ours.
+    """
+    run, size = result.run, result.original_bytes / 1000
+    assert run is not None and run.speed is not None
+    ours = run.speed
+
+    def rate(seconds: float | None) -> str:
+        return f"{size / seconds:,.0f}" if seconds else "-"
+
+    out: list[tuple[str, ...]] = []
+    for m in result.baselines:
+        if m.bytes is not None and m.decompress_s:
+            times = f"{ours.decode_s / m.decompress_s:,.1f}"
+            out.append((m.name, f"{m.bytes:,}", rate(m.compress_s), rate(m.decompress_s), times))
+    archive = f"{int(run.figures['archive_bytes']):,}"
+    name = f"mdlzip, {ours.context}" if ours.context else "mdlzip"
+    out.append((name, archive, rate(ours.encode_s), rate(ours.decode_s), "1.0"))
+    for label, seconds in (
+        ("first read, ms", ours.first_read_s),
+        ("later read, ms", ours.later_read_s),
+        ("training step, ms", ours.step_s),
+    ):
+        if seconds is not None:
+            out.append((label, "", "", f"{1000 * seconds:,.1f}", ""))
+    if ours.macs_per_s is not None:
+        out.append(("multiply-adds a symbol", "", "", f"{ours.multiply_adds:,}", ""))
+        out.append(("billions of them a second", "", "", f"{ours.macs_per_s / 1e9:,.1f}", ""))
+    return out
+
+
 def gap_lines(result: BenchResult) -> list[str]:
     """How we stand against the hardest competitor of either kind."""
     lines = []

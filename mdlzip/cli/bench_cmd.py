@@ -55,6 +55,14 @@ def bench(
             help="Code with the same network in every context, too, and without it.",
         ),
     ] = False,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed",
+            help="Time coding, reading and a training step, too, beside zstd -19, xz -9, PPMd and"
+            " zpaq.",
+        ),
+    ] = False,
     archive: Annotated[
         Path | None,
         typer.Option(
@@ -87,11 +95,15 @@ def bench(
     from mdlzip.bench.baselines import DEFAULT, make_codec
     from mdlzip.bench.external import installed, read_programs
     from mdlzip.bench.run import run_bench
+    from mdlzip.bench.speed import BASELINES, PROGRAMS
 
     prepare_training(fixed_steps=effort.steps is not None)
     programs = read_programs(tool or [])
     given = None if against is None else [n for n in against.split(",") if n]
-    names = (*DEFAULT, *installed()) if given is None else tuple(given)
+    usual = (*BASELINES, *(n for n in installed() if n in PROGRAMS)) if speed else DEFAULT
+    if not speed:
+        usual += tuple(installed())
+    names = usual if given is None else tuple(given)
     names += tuple(n for n in programs if not any(n == at.partition("-")[0] for at in names))
     for name in names:
         make_codec(name)  # a misspelt name must be refused before an hour of training
@@ -111,6 +123,7 @@ def bench(
                 archive=archive,
                 programs=programs,
                 contexts=contexts,
+                speed=speed,
                 on_progress=show,
                 should_stop=lambda: False,
             )
@@ -160,5 +173,8 @@ def _text(measured: BenchResult) -> str:
         if measured.run.contexts:
             lines = made.context_rows(measured)
             parts.append(table(made.CONTEXT_HEADERS, lines, made.CONTEXT_ALIGN) + "\n")
+        if measured.run.speed:
+            lines = made.speed_rows(measured)
+            parts.append(table(made.SPEED_HEADERS, lines, made.SPEED_ALIGN) + "\n")
         parts += made.gap_lines(measured)
     return "\n".join(parts)

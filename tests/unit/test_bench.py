@@ -16,10 +16,13 @@ from mdlzip.bench import measure
 from mdlzip.bench.baselines import DEFAULT, NOT_INSTALLED, Ppmd, make_codec
 from mdlzip.bench.measure import Measurement
 from mdlzip.bench.run import BenchResult, ModelRun, PhaseTimer, run_baselines, run_bench
-from mdlzip.bench.table import context_rows, gap_lines, rows
+from mdlzip.bench.speed import products_per_symbol
+from mdlzip.bench.table import context_rows, gap_lines, rows, speed_rows
 from mdlzip.bench.weight_coders import order0_bytes, yardsticks
 from mdlzip.codec import CompressOptions, decompress
+from mdlzip.config import ModelConfig
 from mdlzip.errors import MdlzipError, UsageError
+from mdlzip.networks.registry import tensor_specs
 from mdlzip.report import figures
 from mdlzip.symbols.context import MODES
 from tests.conftest import ROOT
@@ -202,6 +205,35 @@ def test_one_network_in_every_context(tmp_path: Path) -> None:
     lines = context_rows(result)
     assert [line[0] for line in lines[:5]] == [*MODES, "group, alone"]
     assert len(result.as_json()["mdlzip"]["contexts"]) == 7
+
+
+@pytest.mark.parametrize("name", ["v1-trained-solid", "v1-learned-alone", "v1-xz"])
+def test_speed_is_measured_in_one_run(tmp_path: Path, name: str) -> None:
+    """Of a network, of experts alone, and of a general method; baselines stand beside."""
+    archive = ROOT / "tests" / "golden" / f"{name}.mdlz"
+    decompress(str(archive), str(tmp_path / "original"))
+    result = run_bench(
+        tmp_path / "original", against=("xz-9",), options=CompressOptions(), chunk_size=512,
+        archive=archive, speed=True, on_progress=silent, should_stop=lambda: False,
+    )  # fmt: skip
+    assert result.run is not None and result.run.speed is not None
+    found = result.run.speed
+    assert min(found.decode_s, found.first_read_s, found.later_read_s) > 0
+    assert found.threads >= 1
+    assert (found.encode_s is None) == (name == "v1-xz")
+    assert (found.step_s is None) == (name != "v1-trained-solid")
+    lines = speed_rows(result)
+    assert [line[0] for line in lines[:2]] == ["xz-9", f"mdlzip, {found.context}".rstrip(", ")]
+    assert (lines[-1][0] == "billions of them a second") == (name == "v1-trained-solid")
+    assert result.as_json()["mdlzip"]["speed"]["decode_s"] == found.decode_s
+    assert "instruction_set" in result.as_json()["machine"]
+
+
+def test_multiply_adds_are_those_of_the_matrices() -> None:
+    config = ModelConfig(d_model=32, n_layers=2, d_ff=96, n_merges=7)
+    specs = tensor_specs(config)
+    cells = sum(s.n_cells for s in specs.values() if s.is_matrix and not s.by_symbol)
+    assert products_per_symbol(config, 50) == cells + 51 * 32
 
 
 def test_table_rows() -> None:
