@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import TypeAlias
 from unittest import mock
 from zlib import crc32
 
@@ -231,6 +232,10 @@ def footer(data: bytes) -> bytes:
 def weights_source(data: bytes) -> SectionSource:
     """The payload of a weights section as a reader meets it."""
     return SectionSource(ByteSource(io.BytesIO(data)), len(data), 0, "weights section")
+
+
+Record: TypeAlias = Callable[[str, object], None]
+"""pytest's `record_property`: counts that `tests.figures` adds up."""
 
 
 def with_trainer(monkeypatch: pytest.MonkeyPatch, **outcome: object) -> SimpleNamespace:

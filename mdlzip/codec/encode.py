@@ -37,7 +37,7 @@ from mdlzip.codec.options import (
 )
 from mdlzip.codec.race import Rivals
 from mdlzip.codec.resume import take_up
-from mdlzip.codec.rivalry import compete_for, use_rest_of_budget
+from mdlzip.codec.rivalry import compete_for, least_within_reach, use_rest_of_budget
 from mdlzip.codec.work import WorkFolder, identity, work_folder
 from mdlzip.corpus import STDIN, is_standard_stream, open_corpus
 from mdlzip.errors import (
@@ -162,7 +162,7 @@ def _run(job: Job, source: str) -> CompressReport:
             check_space(job.target, rival_bytes // 2, "the archive")
         if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
-            _learn(job, survey, work.files, rival_bytes, stack)
+            _learn(job, survey, work.files, least_within_reach(job, rivals), stack)
         use_rest_of_budget(job, rivals)
         return _write(job, rivals, source)
 

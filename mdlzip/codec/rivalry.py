@@ -17,6 +17,7 @@ _RIVALS_SHARE, _RIVALS_S = 0.25, 5.0  # share of the budget, but at least these 
 _SHARE_WITHOUT_A_NETWORK = 0.75
 _FASTEST_NETWORK = 800_000  # bytes that one core codes in a second, at most
 _MOST_CODING = 0.8  # of the budget; the rest is too little to train
+_REACH = 0.7  # of the time that is left: planning and closing take some, too
 _CLOSING_SHARE = 0.1  # of the budget, for writing and verifying what a general method made
 
 
@@ -55,6 +56,17 @@ def _too_large(job: Job) -> bool:
         return False
     seconds = size / (_FASTEST_NETWORK * thread_count(options.threads))
     return seconds * (2 if options.verify else 1) > _MOST_CODING * options.seconds(size)
+
+
+def least_within_reach(job: Job, rivals: Rivals) -> int | None:
+    """Bytes of the smallest general archive that there is, or could be within the budget."""
+    sizes = list(rivals.sizes.values())
+    budget_s = job.options.seconds(job.corpus.size)
+    left_s = _REACH * (budget_s - (time.monotonic() - job.began))
+    for heading in rivals.cut_short.values():
+        if heading.seconds <= left_s:
+            sizes.append(heading.archive_bytes)
+    return min(sizes, default=None)
 
 
 def use_rest_of_budget(job: Job, rivals: Rivals) -> None:

@@ -22,6 +22,7 @@ from mdlzip.training.timing import throw_away, time_coding, time_step
 
 _TIMING_SHARE = 0.02  # of the budget, to time training steps
 _HOPELESS = 2.5  # the estimate is rough; none has been this much too high
+_UNSEEN = 0.9  # ... but where a part of the file is not seen even once, some were too low
 _SENSIBLE_BYTES = 16e6  # a network that has not seen so much of a file has hardly learned it
 _ENOUGH_PASSES = 3
 
@@ -45,6 +46,7 @@ class Plan:
 
     spent_s: what start, rivals and planning have taken of the budget already. pass_s: training
     time for one pass over the file, or over the first 16 MB of a larger one, if nothing disturbs.
+    passes: over the whole file that there is time for.
     """
 
     preset: Preset
@@ -57,6 +59,7 @@ class Plan:
     steps: int | None
     spent_s: float = 0.0
     pass_s: float = 0.0
+    passes: float = math.inf
 
     @property
     def train_s(self) -> float:
@@ -88,6 +91,13 @@ class Plan:
                 f" training, since coding and checking take {_duration(self.coding_s)}; give"
                 f" --budget {math.ceil(need / 60)}m or more"
             )
+        if rival_bytes is not None and self.steps is None and self.passes < 1:
+            if self.expected_bytes > _UNSEEN * rival_bytes:
+                return (
+                    f"training would see {self.passes:.0%} of the file, and the estimate of"
+                    f" {self.expected_bytes:,} bytes is not far below the {rival_bytes:,} of the"
+                    " best general method; give a larger --budget"
+                )
         if rival_bytes is not None and self.expected_bytes > _HOPELESS * rival_bytes:
             return (
                 f"the estimate of {self.expected_bytes:,} bytes is far above the {rival_bytes:,} of"
@@ -145,8 +155,10 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
             memory=options.memory,
         )
     passes_per_step = session.batches.passes_per_step
+    spent_s = time.monotonic() - began
     # A rough law, from prose; the comparison with the fallback is what decides in the end.
-    passes = max(budget - coding_s, 0.1 * budget) / times.usual_s * passes_per_step
+    left_s = budget - coding_s
+    passes = max(left_s, 0.1 * budget) / times.usual_s * passes_per_step
     share = 0.62 + 0.2 / (0.3 + passes)
     expected = min(int(choice.lzma_bytes * share), total_bytes) + session.n_weights * 22 // 80
     return Plan(
@@ -158,8 +170,9 @@ def make_plan(session: Session, choice: Choice, options: Options, began: float) 
         1.0 + min(14.0, 0.04 * budget),
         expected,
         options.steps,
-        time.monotonic() - began,
+        spent_s,
         times.least_s / passes_per_step * min(1.0, _SENSIBLE_BYTES / max(total_bytes, 1)),
+        max(left_s - spent_s, 0.0) / times.usual_s * passes_per_step,
     )
 
 

@@ -16,7 +16,7 @@ INSIDE_THE_PENALTY = 0.5
 """Fraction of a run where a step takes longest: past the warm-up of alpha, before pruning."""
 _TIMED_STEPS = 16
 _SLOWER = 1.1  # than a moment's trial
-_IN_STEP = 1.75  # threads that wait for the interpreter, chunks that end before others
+_IN_STEP = 1.3  # chunks end before others, threads share caches and memory
 _BESIDE = 1.4  # experts beside a network take longer than alone: many lanes, threads that wait
 
 

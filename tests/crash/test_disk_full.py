@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive_tools import compressible, general_archive
+from tests.archive_tools import Record, compressible, general_archive
 from tests.conftest import cli_environment
 
 pytestmark = pytest.mark.crash
 
+OFFSETS = 20
 # One process tries all offsets: the size limit for files is lowered step by step. SIGXFSZ is
 # ignored by Python, so the write fails as it would on a full disk.
 SCRIPT = """
@@ -21,12 +22,12 @@ import os, resource, sys
 import mdlzip
 from mdlzip.codec import CompressOptions
 from mdlzip.errors import MdlzipError
-command, source, target, size, anonymous = sys.argv[1:]
+command, source, target, size, offsets, anonymous = sys.argv[1:]
 if anonymous == "no":
     del os.O_TMPFILE
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-for i in range(20):
-    limit = int(size) * i // 20
+for i in range(int(offsets)):
+    limit = int(size) * i // int(offsets)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         if command == "compress":
@@ -44,7 +45,10 @@ for i in range(20):
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 @pytest.mark.parametrize("anonymous", ["yes", "no"])
 @pytest.mark.parametrize("existing", [None, b"old"])
-def test_disk_full(tmp_path: Path, command: str, anonymous: str, existing: bytes | None) -> None:
+def test_disk_full(
+    tmp_path: Path, command: str, anonymous: str, existing: bytes | None, record_property: Record
+) -> None:
+    record_property("offsets", OFFSETS)
     folder = tmp_path / "out"
     folder.mkdir()
     source, target = tmp_path / "source", folder / "target"
@@ -57,7 +61,10 @@ def test_disk_full(tmp_path: Path, command: str, anonymous: str, existing: bytes
     if existing is not None:
         target.write_bytes(existing)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, command, str(source), str(target), "3000", anonymous],
+        [
+            *(sys.executable, "-c", SCRIPT, command, str(source), str(target)),
+            *("3000", str(OFFSETS), anonymous),
+        ],
         env=cli_environment(),
         capture_output=True,
         text=True,

@@ -16,11 +16,11 @@ import pytest
 
 import mdlzip
 from mdlzip.codec.work import work_folder
-from tests.archive_tools import compressible
+from tests.archive_tools import Record, compressible
 from tests.conftest import cli_environment
 
 pytestmark = pytest.mark.crash
-KILLS = 10
+KILLS = int(os.environ.get("MDLZIP_KILLS", "10"))  # `tests.figures` wants more
 SETUP = "import sys, mdlzip, mdlzip.codec.encode, mdlzip.codec.decode, zstandard, lzma\n"
 NO_ANONYMOUS = "import os; del os.O_TMPFILE\n"
 COMPRESS = (
@@ -84,7 +84,8 @@ def big(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", ["anonymous", "hidden part"])
-def test_compress(tmp_path: Path, big: Path, way: str) -> None:
+def test_compress(tmp_path: Path, big: Path, way: str, record_property: Record) -> None:
+    record_property("kills", KILLS)
     # The data look random to the codec, so it does not begin to train.
     folder = tmp_path / "out"
     folder.mkdir()
@@ -101,7 +102,10 @@ def test_compress(tmp_path: Path, big: Path, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["anonymous", "hidden part"])
 @pytest.mark.parametrize("force", [False, True])
-def test_decompress(tmp_path: Path, big: Path, way: str, force: bool) -> None:
+def test_decompress(
+    tmp_path: Path, big: Path, way: str, force: bool, record_property: Record
+) -> None:
+    record_property("kills", KILLS)
     from tests.archive_tools import general_archive
 
     folder = tmp_path / "out"

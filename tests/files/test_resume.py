@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ import mdlzip
 from mdlzip.codec import CompressOptions
 from mdlzip.codec.work import work_folder
 from mdlzip.errors import Interrupted, UsageError
-from tests.archive_tools import compressible
+from tests.archive_tools import Record, compressible
 from tests.conftest import cli_environment
 
+HERE = {"device": "cpu", "threads": 1, "fallback": False}
 OPTIONS = CompressOptions(
-    device="cpu", threads=1, preset="micro", steps=6, seed=5, chunk_size=256, fallback=False,
+    **HERE, preset="micro", steps=6, seed=5, chunk_size=256,
     overrides=("model.d_model=16", "model.d_ff=32"),
 )  # fmt: skip
 
@@ -52,7 +55,7 @@ def resumed(source: Path, **more: object) -> tuple[mdlzip.CompressReport, str]:
         if phase == "plan":
             told.append(text)
 
-    options = CompressOptions(device="cpu", threads=1, fallback=False, resume=True, **more)  # type: ignore[arg-type]
+    options = CompressOptions(**HERE, resume=True, **more)  # type: ignore[arg-type]
     return mdlzip.compress(source, options=options, on_progress=note), "".join(told)
 
 
@@ -69,6 +72,23 @@ def test_all_settings_come_from_the_checkpoint(source: Path, tmp_path: Path) -> 
         "header": report.ledger["header"],
     }
     assert sorted(os.listdir(tmp_path)) == ["text", "text.mdlz", "whole"]
+
+
+def test_stopped_anywhere_it_ends_in_the_same_archive(
+    source: Path, tmp_path: Path, record_property: Record
+) -> None:
+    """At ten random steps of one run, each a stop and a fresh start: no bit is different."""
+    options = replace(OPTIONS, steps=40)
+    (tmp_path / "other").mkdir()
+    whole = mdlzip.compress(source, tmp_path / "other" / "text.mdlz", options).path.read_bytes()
+    stops = sorted(random.Random(6).sample(range(1, 40), 10))
+    record_property("stops", len(stops))
+    stop_at(source, stops[0], options)
+    for before, step in pairwise(stops):
+        stop_at(source, step - before, CompressOptions(**HERE, resume=True))
+    report, told = resumed(source)
+    assert f"going on at step {stops[-1]}" in told
+    assert report.path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

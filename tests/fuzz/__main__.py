@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=Path("fuzz-faults"), help="for mutants that show a fault"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was counted")
     options = parser.parse_args()
     wait_passively()  # before torch is loaded
     from tests.fuzz.run import fuzz
@@ -31,6 +33,11 @@ def main() -> int:
     else:
         tally = fuzz(options.seed, options.folder, seconds=60 * options.minutes, on_progress=_show)
     print(tally.text())
+    if options.json is not None:
+        counts = {str(verdict): n for verdict, n in tally.counts.items()}
+        found = {"seed": options.seed, "minutes": options.minutes, "mutants": tally.total}
+        text = json.dumps({**found, "faults": len(tally.faults), "verdicts": counts}, indent=1)
+        options.json.write_text(text + "\n")
     return 1 if tally.faults else 0
 
 

@@ -24,6 +24,7 @@ from mdlzip.symbols.context import Context
 from tests.archive_tools import (
     CONTEXTS,
     METHODS,
+    Record,
     bits_to_flip,
     decode,
     learned_parts,
@@ -61,27 +62,35 @@ def refused(data: bytes, what: str, *, pipe: bool = False) -> None:
     pytest.fail(f"{what}: decoded as if nothing had happened")
 
 
-def test_every_single_bit_flip(method: str, archive: bytes) -> None:
-    for bit in bits_to_flip(method, archive, 19):
+def test_every_single_bit_flip(method: str, archive: bytes, record_property: Record) -> None:
+    bits = bits_to_flip(method, archive, 19)
+    record_property("flips", len(bits))
+    for bit in bits:
         damaged = bytearray(archive)
         damaged[bit // 8] ^= 1 << bit % 8
         refused(bytes(damaged), f"bit {bit} of {8 * len(archive)}")
 
 
-def test_flipped_bits_in_a_pipe(archive: bytes) -> None:
-    for bit in range(0, 8 * len(archive), 37):
+def test_flipped_bits_in_a_pipe(archive: bytes, record_property: Record) -> None:
+    bits = range(0, 8 * len(archive), 37)
+    record_property("flips", len(bits))
+    for bit in bits:
         damaged = bytearray(archive)
         damaged[bit // 8] ^= 1 << bit % 8
         refused(bytes(damaged), f"bit {bit} of {8 * len(archive)}", pipe=True)
 
 
-def test_every_truncation(method: str, archive: bytes) -> None:
-    for length in range(0, len(archive), 1 if method in METHODS else 5):
+def test_every_truncation(method: str, archive: bytes, record_property: Record) -> None:
+    lengths = range(0, len(archive), 1 if method in METHODS else 5)
+    record_property("cuts", len(lengths))
+    for length in lengths:
         refused(archive[:length], f"first {length} bytes of {len(archive)}")
 
 
-def test_truncated_pipe(archive: bytes) -> None:
-    for length in range(0, len(archive), 13):
+def test_truncated_pipe(archive: bytes, record_property: Record) -> None:
+    lengths = range(0, len(archive), 13)
+    record_property("cuts", len(lengths))
+    for length in lengths:
         refused(archive[:length], f"first {length} bytes of {len(archive)}", pipe=True)
 
 
@@ -92,8 +101,8 @@ def test_appended_bytes(archive: bytes, tail: bytes, pipe: bool) -> None:
     refused(archive + archive, "archive twice", pipe=pipe)
 
 
-def test_splices(method: str, archive: bytes) -> None:
-    rng = np.random.default_rng(11)
+def test_splices(method: str, archive: bytes, record_property: Record) -> None:
+    rng, tried = np.random.default_rng(11), 0
     for _ in range(400 if method in METHODS else 80):
         a, b = sorted(int(x) for x in rng.integers(0, len(archive) + 1, 2))
         piece = archive[a:b]
@@ -104,18 +113,22 @@ def test_splices(method: str, archive: bytes) -> None:
             ("reversed", archive[:a] + piece[::-1] + archive[b:]),
         ):
             if damaged != archive:
+                tried += 1
                 refused(damaged, f"{what} {a}..{b}")
+    record_property("splices", tried)
 
 
-def test_one_archive_spliced_into_another(tmp_path: Path) -> None:
-    rng = np.random.default_rng(12)
+def test_one_archive_spliced_into_another(tmp_path: Path, record_property: Record) -> None:
+    rng, tried = np.random.default_rng(12), 0
     archives = [make_archive(tmp_path, method) for method in METHODS]
     for _ in range(200):
         i, j = rng.permutation(len(archives))[:2]
         cut = int(rng.integers(1, min(len(archives[i]), len(archives[j]))))
         joined = archives[i][:cut] + archives[j][cut:]
         if joined not in archives:  # their first bytes are the same
+            tried += 1
             refused(joined, f"{i} and {j} joined at {cut}")
+    record_property("splices", tried)
 
 
 @pytest.mark.parametrize("context", ["chunk", "group", *CONTEXTS])

@@ -13,6 +13,7 @@ from mdlzip.archive.bodies import BODIES
 from mdlzip.archive.bodies.general import General
 from mdlzip.codec import CompressOptions, encode, race, rivalry
 from mdlzip.codec.generic import compete, hopeless, use_rest
+from mdlzip.codec.job import Job
 from mdlzip.codec.options import no_progress
 from mdlzip.codec.race import Rivals
 from mdlzip.corpus import open_corpus
@@ -114,6 +115,15 @@ def test_methods_that_take_turns_all_have_one(
             assert turns.sizes == together.sizes
         for rivals in (together, turns):
             rivals.close()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 1e6])
+def test_what_could_still_be_had_is_a_rival(source: Path, seconds: float) -> None:
+    with open_corpus(source) as corpus:
+        job = Job(corpus, None, CompressOptions(budget_s=60.0), no_progress, never)
+        heading = race.CutShort(10, seconds)
+        rivals = Rivals({STORED: 500}, {}, {XZ: heading})
+        assert rivalry.least_within_reach(job, rivals) == (10 if seconds == 1.0 else 500)
 
 
 def test_a_turn_goes_on_if_that_brings_it_to_its_end() -> None:

@@ -306,6 +306,22 @@ def test_a_budget_without_time_to_train_is_said(budget_s: float, doubtful: bool)
     assert not doubtful or "--budget 3m or more" in str(doubt)
 
 
+@pytest.mark.parametrize(
+    ("passes", "rival", "doubtful"),
+    [(0.5, 310_000, True), (0.5, 400_000, False), (2.0, 310_000, False), (0.5, None, False)],
+)
+def test_a_part_of_the_file_must_promise_more(
+    passes: float, rival: int | None, doubtful: bool
+) -> None:
+    """What is seen less than once is known less well than the estimate says."""
+    plan = planner.Plan(
+        load_preset("nano"), "cpu", 400.0, 0.1, 50.0, 3.0, 300_000, None, 5.0, 40.0, passes
+    )
+    doubt = plan.doubt(rival)
+    assert (doubt is not None) == doubtful
+    assert not doubtful or "training would see 50% of the file" in str(doubt)
+
+
 def test_the_ladder_has_weights_that_grow() -> None:
     counts = [n_cells(load_preset(name).model) for name in choice._GPU_LADDER]
     assert counts == sorted(counts)
