@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from mdlzip.studies.classifiers.recipes import Recipe
     from mdlzip.studies.classifiers.run import Problem
 
+# Their steps are so small that threads wait for one another longer than they work.
 MNIST_NETS = ("lenet-300-100", "lenet-5-caffe")
 
 Data = Annotated[
-    Path, typer.Option("--data", parser=parse_path, metavar="DIR", help="Folder with the data.")
+    Path,
+    typer.Option("--data", parser=parse_path, metavar="DIR", help="Folder or file with the data."),
 ]
 
 
@@ -105,12 +107,19 @@ def cifar(
     place: opt.Place,
     display: opt.Display,
 ) -> None:
-    """Table 1 and Fig. 1b: VGG-16-512 on CIFAR-10. DIR holds the files of the binary version."""
+    """Table 1 and Fig. 1b: VGG-16-512 on CIFAR-10.
+
+    DIR holds the files of the binary version, or images as train/CLASS/* and test/CLASS/*; a tar
+    file of those will do, too. Decoded images are kept in the output folder.
+    """
     call = _Call(data, output, seeds, runs, log, place, display)
 
     def read(folder: Path) -> tuple[Any, Any]:
-        from mdlzip.studies.classifiers.datasets import load_cifar10
+        from mdlzip.studies.classifiers.datasets import load_cifar10, standardised
+        from mdlzip.studies.classifiers.image_tree import CACHE_NAME, is_tree, load_tree
 
+        if is_tree(folder):
+            return standardised(*load_tree(folder, output / CACHE_NAME))
         return load_cifar10(folder)
 
     _study("vgg-16-512", call, _in_memory("vgg-16-512", data, read))
@@ -187,7 +196,7 @@ def _study(net: str, call: _Call, make: Callable[[Recipe, str], Callable[[int], 
     device = pick_device(call.place.device)
     sweep = Sweep(net, recipe, methods, alphas, call.seeds, device)
     with (
-        settled_cpu(call.place.threads),
+        settled_cpu(call.place.threads or (1 if net in MNIST_NETS else None)),
         under_way(display.progress, quiet=display.quiet) as show,
     ):
         problem_of = make(recipe, device)

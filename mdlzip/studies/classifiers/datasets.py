@@ -222,7 +222,14 @@ def load_cifar10(folder: Path) -> tuple[Split, Split]:
         raise UsageError(f"{folder}: holds the Python version of CIFAR-10; give the binary version")
     files = [read_cifar(folder / f"data_batch_{i}.bin") for i in range(1, 6)]
     train = Split(torch.cat([f.images for f in files]), torch.cat([f.labels for f in files]))
-    test = read_cifar(folder / "test_batch.bin")
+    return standardised(train, read_cifar(folder / "test_batch.bin"))
+
+
+def standardised(train: Split, test: Split) -> tuple[Split, Split]:
+    """Each channel centred and scaled by mean and standard deviation of the training images.
+
+    In place.
+    """
     mean = train.images.mean(dim=(0, 2, 3), keepdim=True)
     std = train.images.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
     for split in (train, test):
