@@ -1,7 +1,8 @@
 """Memory of decoding and of training, preset by preset: what is predicted and what is taken.
 
-`python -m tests.memory_tools RESULT.json [PRESET...]` measures all presets, or some, and prints a
-table; docs/benchmarks/memory.json is such a result.
+`python -m tests.memory_tools RESULT.json [PRESET...]` measures all presets, and some in all
+contexts, or the presets named alone, and prints a table; docs/benchmarks/memory.json is such a
+result.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mdlzip.codec import CompressOptions, compress
 from mdlzip.config import load_preset, presets_dir
+from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.registry import n_cells
+from mdlzip.quantised.network import IntegerNetwork
+from mdlzip.symbols.context import MODES
 from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.vocabulary import Vocabulary
+from tests.archive_tools import random_network
 from tests.conftest import ROOT, cli_environment
 from tests.random_archives import write_random
 
@@ -29,6 +36,8 @@ LIMIT_S = 60.0  # a large network is stopped then: its weights and caches are th
 STEPS = 3
 MOST_TRAINED = 1_000_000  # weights; planning and encoding with more take many minutes on two cores
 _NO_LIMIT = "64G"
+_LIMITS = ["--memory", _NO_LIMIT, "--threads", str(THREADS)]
+ALONE = "alone"
 
 
 @dataclass(frozen=True)
@@ -84,15 +93,8 @@ def measure(preset: str, folder: Path, *, train: bool = True) -> Measured:
     """Decode a random archive of the preset, and train it for a few steps."""
     config, n_weights = load_preset(preset).model, n_cells(load_preset(preset).model)
     archive = write_random(folder / f"{preset}.mdlz", config, Layout(ORIGINAL_BYTES, 512, 128))
-    limits = ["--memory", _NO_LIMIT, "--threads", str(THREADS)]
-    listed = subprocess.run(
-        [sys.executable, "-m", "mdlzip", "list", "--json", *limits, str(archive)],
-        capture_output=True,
-        env=cli_environment(),
-        check=True,
-    )
-    predicted = json.loads(listed.stdout)["archives"][0]["decode_memory_bytes"]
-    taken, code, stopped = peak_bytes(["test", *limits, "--allow-slow", str(archive)], LIMIT_S)
+    limits = _LIMITS
+    predicted, taken, code, stopped = _decoding(archive)
     assert stopped or code == 3, f"{preset}: a random archive fails where checksums are compared"
     trained = None
     if train and n_weights <= MOST_TRAINED:
@@ -104,6 +106,36 @@ def measure(preset: str, folder: Path, *, train: bool = True) -> Measured:
         assert code == 0, preset
     archive.unlink()
     return Measured(preset, n_weights, predicted, taken, stopped, trained)
+
+
+def measure_context(preset: str, mode: str, folder: Path) -> Measured:
+    """Decode an archive of some text in a context, with random weights or ("alone") without."""
+    if preset == ALONE:
+        network = IntegerNetwork(NoNetwork(0), {}, {}, Vocabulary())
+    else:
+        network = random_network(3, load_preset(preset).model, 0.02)
+    source, archive = folder / "text", folder / f"{preset}-{mode}.mdlz"
+    source.write_bytes(((ROOT / "LICENSE").read_bytes() * 47)[:ORIGINAL_BYTES])
+    options = CompressOptions(
+        context=mode, chunk_size=512, group_chunks=128, verify=False, fallback=False, force=True
+    )
+    compress(source, archive, options, network=network)
+    predicted, taken, code, stopped = _decoding(archive)
+    assert stopped or code == 0
+    n_weights = n_cells(network.config)
+    return Measured(f"{preset}, {mode}", n_weights, predicted, taken, stopped, None)
+
+
+def _decoding(archive: Path) -> tuple[int, int, int, bool]:
+    """Bytes predicted and taken, exit code of `mdlzip test`, whether it had to be ended."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "mdlzip", "list", "--json", *_LIMITS, str(archive)],
+        capture_output=True,
+        env=cli_environment(),
+        check=True,
+    )
+    predicted = json.loads(listed.stdout)["archives"][0]["decode_memory_bytes"]
+    return predicted, *peak_bytes(["test", *_LIMITS, "--allow-slow", str(archive)], LIMIT_S)
 
 
 def _row(m: Measured) -> str:
@@ -118,9 +150,12 @@ def main(result: Path, names: Sequence[str]) -> None:
     import torch
 
     found = []
-    for name in names or preset_names():
+    contexts = [(p, mode) for p in ("nano", "base", ALONE) for mode in MODES[1:]]
+    jobs: list[tuple[str, str | None]] = [(name, None) for name in names or preset_names()]
+    for name, mode in jobs if names else [*jobs, *contexts]:
         with tempfile.TemporaryDirectory(prefix="mdlzip-memory-") as folder:
-            found.append(measure(name, Path(folder)))
+            here = Path(folder)
+            found.append(measure_context(name, mode, here) if mode else measure(name, here))
         print(_row(found[-1]), flush=True)
         facts = {
             "schema": 1,

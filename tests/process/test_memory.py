@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.memory_tools import measure, preset_names
+from mdlzip.symbols.context import GROUP, REFERENCE, SOLID
+from tests.memory_tools import ALONE, measure, measure_context, preset_names
 
 TOLERANCE = 0.2
 
@@ -14,6 +15,21 @@ TOLERANCE = 0.2
 def test_a_small_preset(tmp_path: Path) -> None:
     measure("nano", tmp_path, train=False)  # compiles what is compiled once
     assert abs(measure("nano", tmp_path, train=False).error) <= TOLERANCE
+
+
+CASES = [("nano", GROUP), ("nano", REFERENCE), ("nano", SOLID), (ALONE, REFERENCE), (ALONE, SOLID)]
+
+
+@pytest.mark.parametrize(("preset", "mode"), CASES)
+def test_a_context(preset: str, mode: str, tmp_path: Path) -> None:
+    measure_context(preset, mode, tmp_path)  # compiles what is compiled once
+    assert abs(measure_context(preset, mode, tmp_path).error) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [GROUP, REFERENCE, SOLID])
+def test_a_larger_network_in_a_context(mode: str, tmp_path: Path) -> None:
+    assert abs(measure_context("base", mode, tmp_path).error) <= TOLERANCE
 
 
 @pytest.mark.slow
