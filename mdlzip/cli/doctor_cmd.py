@@ -128,9 +128,13 @@ def _probes() -> list[Probe]:
 
     devices = ["cpu", *cuda_devices()]
     found = [_probe(d, partial(selftest.self_test, d), selftest.EXPECTED) for d in devices]
+    if selftest.experts_are_compiled():
+        experts = _probe("experts", selftest.experts_self_test, selftest.EXPECTED_EXPERTS)
+    else:
+        experts = Probe("experts", True, "not checked: the first archive with them compiles them")
     coder = _probe("range coder", selftest.coder_self_test, selftest.EXPECTED_CODER)
     weights = _probe("weights", selftest.weights_self_test, selftest.EXPECTED_WEIGHTS)
-    return [*found, coder, weights]
+    return [*found, experts, coder, weights]
 
 
 def _probe(device: str, run: Callable[[], str], expected: str) -> Probe:

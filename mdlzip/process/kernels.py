@@ -96,6 +96,18 @@ def entry(kernel: Any, *examples: Any) -> tuple[int, int]:
     return found.library.get_pointer_to_function(name), _digest(types)
 
 
+def is_compiled(kernel: Any, *examples: Any) -> bool:
+    """Whether machine code for arguments of these types is there, in memory or on the disk."""
+    from numba import typeof
+    from numba.core.registry import cpu_target
+
+    types = tuple(typeof(example) for example in examples)
+    if types in kernel.overloads:
+        return True
+    found = kernel._cache.load_overload(types, cpu_target.target_context)
+    return found is not None
+
+
 def called_at(kernel: Any) -> Any:
     """An operation for kernels: call(where, (a, b, ...)) -> what `kernel` returns for them.
 

@@ -10,8 +10,10 @@ import numpy as np
 from mdlzip.coding.range_coder import RangeCoder, constricted
 from mdlzip.coding.weight_model import WeightDecoder, WeightEncoder
 from mdlzip.config import ModelConfig
+from mdlzip.networks.none import NoNetwork
 from mdlzip.networks.registry import activation_sites, tensor_specs
-from mdlzip.quantised.coders import Strict
+from mdlzip.process.kernels import is_compiled
+from mdlzip.quantised.coders import Coders, Strict
 from mdlzip.quantised.cuts import pack_cut
 from mdlzip.quantised.network import IntegerNetwork, QuantTensor
 from mdlzip.quantised.predictor import Predictor, shifted
@@ -19,6 +21,7 @@ from mdlzip.quantised.prepared import count_table
 from mdlzip.quantised.unit_decoder import UnitDecoder
 from mdlzip.quantised.unit_work import encode_chunks
 from mdlzip.quantised.workers import one_thread_each
+from mdlzip.symbols.context import GROUP, Context, Grid
 from mdlzip.symbols.layout import Layout
 from mdlzip.symbols.tokenise import cut_group
 from mdlzip.symbols.vocabulary import Vocabulary, all_bytes
@@ -52,6 +55,7 @@ CASES = (
 # What is learned from the letters of the last case. Given, not learned: no decoder needs those
 # kernels, and where no machine code is kept they would take seconds to compile.
 _MERGES = ((99, 100), (97, 98), (99, 98), (97, 100), (100, 98), (97, 99), (97, 97))
+EXPECTED_EXPERTS = "07d620634d0ed40a698eb838469798bd4e51b5df38d7eaf846096589e8d62fb6"
 EXPECTED_CODER = "ffd80c7b800fde078dd817eecb6aabad9565ceec7a96fb2be811fed958184ad0"
 EXPECTED_WEIGHTS = "9d9e69beb42e837ba75bfa1b50b47552b0c4d8b51fcf0998bacb7f74e8a038a9"
 EXPECTED = "f177a819f4e3d2c74de6faab3196a08f836798a9dec9b7c9f93bfbc2992690e3"
@@ -165,3 +169,42 @@ def coder_self_test() -> str:
     assert np.array_equal(decoded, ranks), "the range coder does not give the symbols back"
     assert decoder.is_spent, "the range coder does not see the end of the stream"
     return sha256(stream).hexdigest()
+
+
+def experts_are_compiled() -> bool:
+    """Whether their kernel need not be compiled first, which takes some fifteen seconds."""
+    coder = Coders(Context(GROUP, (10, 12, 10)), Vocabulary(), 256).new(np.zeros(1, np.int64)).group
+    one = np.zeros(1, np.int64)
+    gaps = np.zeros((1, 256), np.uint16)
+    rows = gaps, coder.counts, one, one, one, one, one
+    return is_compiled(coder.kernel, *coder.arguments, *rows, *coder.tail)
+
+
+def experts_self_test() -> str:
+    """Code 8 KiB with the experts, beside a network and alone, and back; SHA-256 of the streams.
+
+    Raises AssertionError if the bytes do not come back.
+    """
+    letters = all_bytes()[97:101]
+    words = [bytes(letters[_uniform(3 + i, i) % 4]) for i in range(30)]
+    text = b"".join(words[i % 30] for i in _uniform(2000, 9))[:8192]
+    vocabulary = Vocabulary(letters, np.array(_MERGES, np.uint16).reshape(-1, 2))
+    config = replace(CONFIGS[0], n_merges=len(_MERGES))
+    beside = replace(random_network(config), vocabulary=vocabulary)
+    alone = IntegerNetwork(NoNetwork(len(_MERGES)), {}, {}, vocabulary)
+    layout, whole = Layout(len(text), 256, 32), sha256()
+    context = Context(GROUP, (10, 12, 10), lane_chunks=4, grid=Grid(16, 2))
+    for network in (beside, alone):
+        predictor = Predictor(network, 256) if network.tensors else None
+        flat, ends = cut_group(vocabulary, np.frombuffer(text, np.uint8), 256)
+        coder = Coders(context, vocabulary, 256).new(256 * np.arange(len(ends)))
+        counts = np.diff(ends, prepend=0)
+        encode_chunks(predictor, vocabulary, coder, flat, counts, lane_chunks=4)
+        coded = pack_cut(vocabulary, flat, ends) + coder.finish()
+        decoder = UnitDecoder(
+            network if network.tensors else None, vocabulary, layout, context, threads=1
+        )
+        decoded = list(decoder.decode([(0, coded)]))
+        assert decoded[0][1] == text, "the experts do not give the bytes back"
+        whole.update(coded)
+    return whole.hexdigest()

@@ -142,6 +142,7 @@ def test_instruction_sets_agree(settings_: dict[str, str], tmp_path: object) -> 
 def test_self_test_digest() -> None:
     assert selftest.self_test() == selftest.EXPECTED
     assert selftest.coder_self_test() == selftest.EXPECTED_CODER
+    assert selftest.experts_self_test() == selftest.EXPECTED_EXPERTS
 
 
 def some(size: int, seed: int = 5) -> np.ndarray:
