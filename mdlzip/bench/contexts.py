@@ -9,13 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdlzip.archive.bodies import LEARNED
-from mdlzip.archive.reader import ArchiveReader
 from mdlzip.bench.measure import same_file
-from mdlzip.bench.speed import timed_reads
+from mdlzip.bench.speed import read_learned, timed_reads
 from mdlzip.callbacks import OnProgress
-from mdlzip.codec.decode import open_source
-from mdlzip.codec.fitting import load_weights
 from mdlzip.errors import VerifyFailed
 from mdlzip.networks.none import NoNetwork
 from mdlzip.quantised.network import IntegerNetwork
@@ -53,11 +49,10 @@ def run_contexts(
     `compress` may give them bytes. Each new archive is decoded and compared. Raises
     VerifyFailed.
     """
-    with open_source(archive) as (file, total):
-        reader = ArchiveReader(file, total)
-        if reader.body is not LEARNED:
-            return []
-        network, layout = load_weights(reader, options.memory), reader.layout
+    learned = read_learned(archive, options.memory)
+    if learned is None:
+        return []
+    network, layout = learned.network, learned.layout
     jobs = list(_jobs(network))
     runs = []
     for i, (context, given) in enumerate(jobs):

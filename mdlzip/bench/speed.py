@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.reader import ArchiveReader
@@ -73,42 +73,57 @@ def timed_reads(archive: Path, total_bytes: int, where: dict[str, Any]) -> tuple
     return first - began, (last - first) / _LATER_READS
 
 
+class Learned(NamedTuple):
+    """What an archive holds beside its units."""
+
+    network: IntegerNetwork
+    layout: Layout
+    context: str
+
+
+def read_learned(archive: Path, memory: int) -> Learned | None:
+    """None for a general method."""
+    with open_source(archive) as (file, total):
+        reader = ArchiveReader(file, total)
+        if reader.body is not LEARNED:
+            return None
+        return Learned(load_weights(reader, memory), reader.layout, reader.context.mode)
+
+
 def run_speed(
     path: Path, archive: Path, options: CompressOptions, on_progress: OnProgress
 ) -> SpeedRun:
     """Measure an archive of `path`. Raises VerifyFailed if it is of something else."""
-    with open_source(archive) as (file, total):
-        reader = ArchiveReader(file, total)
-        learned = reader.body is LEARNED
-        network = load_weights(reader, options.memory) if learned else None
-        layout = reader.layout if learned else None
-        context = reader.context.mode if learned else ""
-    rounds = []
+    learned, rounds = read_learned(archive, options.memory), []
+    if learned:
+        options = replace(
+            options,
+            context=learned.context,
+            chunk_size=learned.layout.chunk_size,
+            group_chunks=learned.layout.group_chunks,
+            verify=False,
+            fallback=False,
+        )
     for i in range(_ROUNDS):
         on_progress("speed", i, _ROUNDS, "")
-        own = replace(options, context=context) if learned else options
-        rounds.append(_round(path, archive, network, layout, own))
+        rounds.append(_round(path, archive, learned, options))
     on_progress("speed", _ROUNDS, _ROUNDS, "")
     encoding, decode_s, first_s, later_s = (min(times) for times in zip(*rounds, strict=True))
     found = SpeedRun(
-        context,
+        learned.context if learned else "",
         thread_count(options.threads),
-        encoding if network else None,
+        encoding if learned else None,
         decode_s,
         first_s,
         later_s,
     )
-    if network is None or layout is None or not isinstance(network.config, ModelConfig):
+    if learned is None or not isinstance(learned.network.config, ModelConfig):
         return found
-    return replace(found, **_steps(path, network, layout, options, decode_s))
+    return replace(found, **_steps(path, learned.network, learned.layout, options, decode_s))
 
 
 def _round(
-    path: Path,
-    archive: Path,
-    network: IntegerNetwork | None,
-    layout: Layout | None,
-    options: CompressOptions,
+    path: Path, archive: Path, learned: Learned | None, options: CompressOptions
 ) -> tuple[float, float, float, float]:
     """Seconds to encode, to decode, of a first and of a later read."""
     from mdlzip import codec
@@ -120,15 +135,9 @@ def _round(
     }
     encode_s = 0.0
     with tempfile.TemporaryDirectory(prefix="mdlzip-bench-") as name:
-        if network is not None and layout is not None:
-            options = replace(
-                options,
-                chunk_size=layout.chunk_size,
-                group_chunks=layout.group_chunks,
-                verify=False,
-                fallback=False,
-            )
-            report = codec.compress(path, Path(name) / "coded", options, network=network)
+        if learned is not None:
+            coded = Path(name) / "coded"
+            report = codec.compress(path, coded, options, network=learned.network)
             encode_s = report.encode_s or 0.0
         back = Path(name) / "back"
         began = time.perf_counter()
