@@ -20,6 +20,7 @@ RESULT = ROOT / "docs" / "sbom.json"
 _HASH = r"    --hash=sha256:[0-9a-f]{64}[ \\]*\n"
 _ENTRY = re.compile(rf"^([\w.-]+)==([^\s;]+).*?\\\n((?:{_HASH})+)", re.M)
 _CPU_BUILD = "+cpu"
+_CUDA_BUILD = ("nvidia-", "cuda-", "triton")  # what torch for CUDA needs besides
 
 
 def locked() -> dict[str, tuple[str, list[str]]]:
@@ -41,6 +42,8 @@ def needed() -> list[str]:
         found.add(name)
         for text in metadata.requires(name) or []:
             wanted = Requirement(text)
+            if wanted.name.startswith(_CUDA_BUILD):
+                continue
             if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
                 todo.append(wanted.name)
     return sorted(found - {"mdlzip"})
