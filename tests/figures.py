@@ -1,7 +1,7 @@
 """The figures of trust, by one command: run the tests behind each, add up what they counted.
 
 `python -m tests.figures` writes docs/benchmarks/figures.json and the table of docs/security.md
-anew; numbers behind it run some of the rows and print them. It takes half an hour on two cores.
+anew; numbers behind it run some of the rows and print them.
 """
 
 from __future__ import annotations

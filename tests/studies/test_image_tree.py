@@ -85,6 +85,13 @@ def test_pixels_are_kept_for_the_same_source_only(tmp_path: Path) -> None:
     assert sorted(p.name for p in cache.parent.iterdir()) == ["images"]
 
 
+def test_an_image_that_comes_is_noticed(tmp_path: Path) -> None:
+    folder, cache = write_folder(tmp_path / "tree", files()), tmp_path / "images"
+    assert len(load_tree(folder, cache)[0].labels) == 20
+    write_folder(folder, {"train/class-4/0002.png": packed(99)})
+    assert len(load_tree(folder, cache)[0].labels) == 21
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
