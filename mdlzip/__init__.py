@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mdlzip.codec import (
         ArchiveFile,
         ArchiveInfo,
+        Codec,
         CompressOptions,
         CompressReport,
         DecompressReport,
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
         inspect,
         open,
         test,
+        train_model,
     )
 
 __version__ = "0.1.0"
 __all__ = [
     "ArchiveFile",
     "ArchiveInfo",
+    "Codec",
     "CompressOptions",
     "CompressReport",
     "DecompressReport",
@@ -41,6 +44,7 @@ __all__ = [
     "inspect",
     "open",
     "test",
+    "train_model",
 ]
 
 

@@ -165,11 +165,16 @@ def open_corpus(path: Path | str) -> Corpus:
         return _of_file(path)
 
 
-def _of_stream(stream: BinaryIO, name: str) -> Corpus:
-    copy = spool(stream, name)
+def corpus_in(file: BinaryIO, name: str) -> Corpus:
+    """What an open temporary file holds; to close the corpus closes the file. name: for errors."""
     with plain_errors(f"{name}: cannot read its copy"):
-        status = os.fstat(copy.fileno())
-        return Corpus(_checked_size(copy, status.st_size), None, None, 0, None, True, copy, status)
+        file.flush()
+        status = os.fstat(file.fileno())
+        return Corpus(_checked_size(file, status.st_size), None, None, 0, None, True, file, status)
+
+
+def _of_stream(stream: BinaryIO, name: str) -> Corpus:
+    return corpus_in(spool(stream, name), name)
 
 
 def _of_file(path: Path) -> Corpus:

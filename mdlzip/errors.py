@@ -62,6 +62,12 @@ class NotAnArchive(CorruptArchive):
     """The first bytes are not those of an archive."""
 
 
+class MissingModel(MdlzipError):
+    """The model that an archive names, or the user, is nowhere to be found."""
+
+    exit_code = 8
+
+
 class UnsupportedVersion(MdlzipError):
     """The archive needs a newer mdlzip."""
 

@@ -10,6 +10,8 @@ MIN_CHUNK_SIZE = 16
 MAX_CHUNK_SIZE = 16384
 MAX_GROUP_CHUNKS = 1 << 16
 MAX_NAME_BYTES = 255
+MAX_CARD_BYTES = 1 << 16
+MAX_MODEL_TEXT_BYTES = 1 << 18  # the original of an archive that serves as a model
 
 MAX_D_MODEL = 4096
 MAX_LAYERS = 64

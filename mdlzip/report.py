@@ -14,7 +14,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdlzip.codec import ArchiveInfo, CompressReport, DecompressReport, SalvageReport
+    from mdlzip.codec import (
+        ArchiveInfo,
+        CompressReport,
+        DecompressReport,
+        ModelReport,
+        SalvageReport,
+    )
+    from mdlzip.codec.models import ModelFile
 
 SCHEMA = 1
 LEDGER_ORDER = (
@@ -234,7 +241,26 @@ def compress_json(report: CompressReport) -> dict[str, Any]:
         "figures": compress_figures(report),
         "candidates": dict(report.candidates),
         "skipped_training": report.skipped_training,
+        "model_id": report.model_id,
+        "model_bytes": report.model_bytes,
         "warnings": list(report.warnings),
+    }
+
+
+def model_json(report: ModelReport) -> dict[str, Any]:
+    """The entry of a model that was trained."""
+    return {**asdict(report), "path": str(report.path), "warnings": list(report.warnings)}
+
+
+def kept_model_json(model: ModelFile) -> dict[str, Any]:
+    """The entry of a model that is kept."""
+    return {
+        "path": str(model.path),
+        "id": model.model_id.hex(),
+        "name": model.name,
+        "bytes": model.size,
+        "text_bytes": model.text_bytes,
+        "card": None if model.card is None else asdict(model.card),
     }
 
 
@@ -280,6 +306,9 @@ def info_json(name: str, info: ArchiveInfo) -> dict[str, Any]:
         "context": info.context,
         "first_read_bytes": info.first_read_bytes,
         "later_read_bytes": info.later_read_bytes,
+        "model_id": info.model_id,
+        "model_bytes": info.model_bytes,
+        "card": None if info.card is None else asdict(info.card),
     }
 
 

@@ -58,12 +58,13 @@ def learned_ledger(
     optional: Iterable[int] = (),
     *,
     context_bytes: int = 0,
+    model_bytes: int = 0,
 ) -> Ledger:
     """Lines of a learned archive.
 
     config_bytes: payload of the configuration section; weights: positions, values and scales in
     bytes; lengths: coded bytes of every unit; context_bytes: payload of the context section, 0
-    where there is none.
+    where there is none; model_bytes: of the model section, which stands for the weights section.
     """
     sizes = list(optional)
     lines = _frame(4 + bool(name_bytes) + bool(context_bytes) + len(sizes), name_bytes, sum(sizes))
@@ -74,7 +75,7 @@ def learned_ledger(
         varints += len(put_varint(length))
     return {
         **lines,
-        "configuration": config_bytes + context_bytes,
+        "configuration": config_bytes + context_bytes + model_bytes,
         **{name: weights[name] for name in ("positions", "values", "scales")},
         "data": data,
         "index": 2 * varints + INDEX_OFFSET_BYTES,

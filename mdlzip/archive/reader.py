@@ -24,6 +24,7 @@ from mdlzip.archive.sections import (
     DIGEST_BYTES,
     FIRST_OPTIONAL_KIND,
     INDEX_OFFSET_BYTES,
+    MODEL_ID_BYTES,
     Kind,
     SectionHeader,
     check_crc,
@@ -39,6 +40,7 @@ from mdlzip.errors import CorruptArchive
 from mdlzip.fileio import Readable
 from mdlzip.limits import (
     EXPANSION_SLACK,
+    MAX_CARD_BYTES,
     MAX_CONFIG_BYTES,
     MAX_EXPANSION,
     MAX_NAME_BYTES,
@@ -55,10 +57,11 @@ from mdlzip.symbols.layout import Layout
 class ArchiveReader:
     """One pass over an archive.
 
-    Attributes after construction: header, body, name (None if not stored), and for learned archives
-    config, layout, context and units. Then, in this order: `weights()`, `frames()` to its end,
-    `finish()` for learned archives, which puts the original's SHA-256 into `digest`; for the others
-    see `bodies.general`.
+    Attributes after construction: header, body, name (None if not stored), card (of a model file,
+    else empty), and for learned archives config, layout, context, units, and model_id: of the model
+    file that has the weights; empty if they are here. Then, in this order: `weights()`, `frames()`
+    to its end, `finish()` for learned archives, which puts the original's SHA-256 into `digest`;
+    for the others see `bodies.general`.
 
     total: size of the archive if known (a seekable file), so that truncation is seen at once.
     Every method raises CorruptArchive (the header also UnsupportedVersion).
@@ -74,6 +77,8 @@ class ArchiveReader:
         self._footer_bytes = self.body.footer_bytes(self.header.size)
         self.name: str | None = None
         self.optional: list[int] = []
+        self.card = b""
+        self.model_id = b""
         self.table = UnitTable.empty()
         self.digest = b""
         self.body.begin(self)
@@ -117,7 +122,10 @@ class ArchiveReader:
         while section.kind >= FIRST_OPTIONAL_KIND:
             if section.kind <= last:
                 raise CorruptArchive(f"{section.label}: repeated or out of order")
-            skip_payload(self.source, section, MAX_OPTIONAL_SECTION_BYTES)
+            if section.kind == Kind.CARD:
+                self.card = bytes(read_payload(self.source, section, MAX_CARD_BYTES))
+            else:
+                skip_payload(self.source, section, MAX_OPTIONAL_SECTION_BYTES)
             last = section.kind
             self.optional.append(section.length)
             section = read_section_header(self.source)
@@ -131,7 +139,7 @@ class ArchiveReader:
             )
 
     def begin_configuration(self) -> None:
-        """Read configuration and context of a learned archive, up to its weights."""
+        """Read configuration, context and model of a learned archive, up to its weights."""
         self._expect(self._section, Kind.CONFIGURATION)
         base = self.source.offset
         payload = read_payload(self.source, self._section, MAX_CONFIG_BYTES)
@@ -145,6 +153,10 @@ class ArchiveReader:
             payload = read_payload(self.source, self._section, context_ceiling(self.layout))
             self.context = unpack_context(payload, self.layout, base)
             self._section = read_section_header(self.source)
+        if self._section.kind == Kind.MODEL:
+            self.model_id = bytes(read_payload(self.source, self._section, MODEL_ID_BYTES))
+            if len(self.model_id) < MODEL_ID_BYTES:
+                raise CorruptArchive("model section: is too short for an id")
         if self.context.mode == CHUNK and isinstance(self.config, NoNetwork):
             raise CorruptArchive("configuration section: without a network there must be a context")
         self.units = Units(self.layout, self.context)

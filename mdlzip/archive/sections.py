@@ -18,6 +18,7 @@ FRAMED = (1 << 48) - 1  # length of a section that is made of frames, each with 
 FIRST_OPTIONAL_KIND = 128
 DIGEST_BYTES = 32
 INDEX_OFFSET_BYTES = 8
+MODEL_ID_BYTES = 32
 
 
 class Kind(IntEnum):
@@ -30,6 +31,8 @@ class Kind(IntEnum):
     INDEX = 5
     PAYLOAD = 6
     CONTEXT = 7
+    MODEL = 8
+    CARD = 128
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class ChunkZstd:
         return measure_chunks(self.name, path, chunk_size, coder.compress, decoder.decompress, note)
 
 
-def _bare_coders(chunk_size: int, dictionary: Any = None) -> tuple[Any, Any]:
+def bare_coders(chunk_size: int, dictionary: Any = None) -> tuple[Any, Any]:
     """zstd -19 without magic number, content size, checksum and dictionary id, and its decoder."""
     import zstandard
 
@@ -132,7 +132,7 @@ class ChunkZstdBare:
 
     def measure(self, path: Path, chunk_size: int) -> Measurement:
         """Code all chunks."""
-        coder, decoder = _bare_coders(chunk_size)
+        coder, decoder = bare_coders(chunk_size)
         return measure_chunks(
             self.name,
             path,
@@ -171,7 +171,7 @@ class ChunkZstdDictionary:
             return Measurement(self.name, self.scope, None, note="too small to train a dictionary")
         training_s = time.perf_counter() - start
         _, counted, dictionary = best
-        coder, decoder = _bare_coders(chunk_size, dictionary)
+        coder, decoder = bare_coders(chunk_size, dictionary)
         got = measure_chunks(
             self.name,
             path,
@@ -208,7 +208,7 @@ def _stored_bytes(dictionary: Any) -> int:
 
 def _estimate(dictionary: Any, chunks: list[bytes], total: int, chunk_size: int) -> float:
     """Bytes of dictionary and all chunks, from an even sample of them."""
-    coder, _ = _bare_coders(chunk_size, dictionary)
+    coder, _ = bare_coders(chunk_size, dictionary)
     probe = chunks[:: max(1, len(chunks) // _PROBE_CHUNKS)]
     mean = sum(len(coder.compress(c)) for c in probe) / len(probe)
     return _stored_bytes(dictionary) + mean * total

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from mdlzip.bench.records import RecordsResult
 from mdlzip.bench.run import BenchResult
 
 HEADERS = ("codec", "bytes", "ratio", "bits/byte", "compress s", "decompress s", "note")
 ALIGN = "<>>>>><"
+RECORD_HEADERS = ("coder", "records", "ratio", "shared", "together", "encode KB/s", "decode KB/s")
+RECORD_ALIGN = "<>>>>>>"
 _YARDSTICKS = {"order0": "their order-0 entropy", "nncodec": "nncodec (DeepCABAC)"}
 _SCOPES = {"file": "whole file", "chunk": "per chunk"}
 
@@ -21,6 +24,22 @@ def rows(result: BenchResult) -> list[tuple[str, ...]]:
             sizes = _sizes(m.bytes, result.original_bytes)
             out.append((m.name, *sizes, _seconds(m.compress_s), _seconds(m.decompress_s), note))
     return out + _own_rows(result)
+
+
+def record_rows(result: RecordsResult) -> list[tuple[str, ...]]:
+    """One row for each way of coding the records, by what they take without what is shared."""
+    return [
+        (
+            row.name,
+            f"{row.record_bytes:,}",
+            f"{row.record_bytes / result.unseen_bytes:.1%}",
+            f"{row.shared_bytes:,}",
+            f"{row.total_bytes:,}",
+            f"{row.encode_kb_per_s:,.0f}",
+            f"{row.decode_kb_per_s:,.0f}",
+        )
+        for row in sorted(result.rows, key=lambda row: row.record_bytes)
+    ]
 
 
 def _own_rows(result: BenchResult) -> list[tuple[str, ...]]:

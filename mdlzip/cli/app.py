@@ -22,9 +22,11 @@ from mdlzip.cli.doctor_cmd import doctor
 from mdlzip.cli.exchange_cmd import export_weights, import_weights
 from mdlzip.cli.failures import reader_left, report_failure
 from mdlzip.cli.list_cmd import list_archives
+from mdlzip.cli.models_cmd import models
 from mdlzip.cli.short_forms import Grammar, LeveledCommand, expand
 from mdlzip.cli.study import study
 from mdlzip.cli.test_cmd import test
+from mdlzip.cli.train_cmd import train
 from mdlzip.errors import MdlzipError
 from mdlzip.process.settings import wait_passively
 
@@ -46,9 +48,11 @@ app.command("test")(test)
 app.command("list")(list_archives)
 app.command("cat")(cat)
 app.command("bench", cls=LeveledCommand)(bench)
+app.command("train", cls=LeveledCommand)(train)
 app.command("export")(export_weights)
 app.command("import")(import_weights)
 app.command("doctor")(doctor)
+app.add_typer(models)
 app.add_typer(study)
 
 
@@ -74,7 +78,7 @@ def root(
     kept.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 corrupt archive, 4 newer format, 5 over a limit,
-    6 output exists, 7 verification failed, 128 + n stopped by signal n.
+    6 output exists, 7 verification failed, 8 model missing, 128 + n stopped by signal n.
     """
 
 

@@ -13,8 +13,7 @@ from mdlzip.cli import options as opt
 from mdlzip.cli.batch import Batch, Outcome
 from mdlzip.cli.call_files import CallFiles
 from mdlzip.cli.failures import guarded
-from mdlzip.cli.progress import make_progress, warn
-from mdlzip.cli.signals import StopSwitch
+from mdlzip.cli.resumable import resumable
 from mdlzip.cli.terminal import (
     check_input,
     check_not_folder,
@@ -25,15 +24,10 @@ from mdlzip.cli.terminal import (
     single_destination,
 )
 from mdlzip.cli.values import parse_path
-from mdlzip.errors import Interrupted
 from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions, CompressReport
-
-# Phases in which a stop is answered by a checkpoint; in all others there is nothing to keep.
-CHECKPOINTED_PHASES = frozenset({"train", "prune", "fine-tune", "quantise"})
-_HINT = "; run the same command with --resume to go on"
 
 
 @dataclass(frozen=True)
@@ -80,6 +74,7 @@ def compress(
         ),
     ] = True,
     verify: opt.Verify = True,
+    model: opt.Model = None,
     training: Training,
     machine: opt.Machine,
     display: opt.Display,
@@ -106,6 +101,7 @@ def compress(
         work_dir=training.work_dir,
         resume=training.resume,
         metrics=training.metrics,
+        model=model,
     )
     metrics_before = _made(training.metrics)
     seen = CallFiles(files)
@@ -142,28 +138,15 @@ def _compress_one(
 ) -> CompressReport:
     from mdlzip import codec
 
-    switch = StopSwitch()
-    with make_progress(display.progress, quiet=display.quiet) as show:
-
-        def on_progress(phase: str, done: float, total: float, note: str) -> None:
-            if phase == codec.WARNING:
-                warn(show, note, quiet=display.quiet)
-                return
-            switch.enter_phase(graceful=phase in CHECKPOINTED_PHASES)
-            show(phase, done, total, note)
-
-        with switch.installed():
-            try:
-                return codec.compress(
-                    file,
-                    dst,
-                    options,
-                    on_progress=on_progress,
-                    should_stop=switch.should_stop,
-                    check_target=seen.check,
-                )
-            except Interrupted as stop:
-                raise _with_hint(stop, switch) from stop
+    with resumable(display) as (on_progress, should_stop):
+        return codec.compress(
+            file,
+            dst,
+            options,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            check_target=seen.check,
+        )
 
 
 def _outcome(report: CompressReport) -> Outcome:
@@ -174,15 +157,10 @@ def _outcome(report: CompressReport) -> Outcome:
     parts = [sizes_line(name, original, report.archive_bytes, report.method)]
     parts += choice_lines(report)
     parts.append(ledger_table(report.ledger, original))
+    if report.model_id is not None:
+        parts.append(
+            f"model {report.model_id[:16]} (not in the file): {report.model_bytes or 0:,} bytes"
+        )
     if report.method in ("learned", "experts"):
         parts.append(figures_table(compress_figures(report)))
     return Outcome(compress_json(report), "\n".join(parts), report.path)
-
-
-def _with_hint(stop: Interrupted, switch: StopSwitch) -> Interrupted:
-    """The same error with the way to go on, if there is one, and the exit code of the signal."""
-    hint = "" if "--resume" in str(stop) or not switch.has_checkpoint else _HINT
-    hinted = Interrupted(f"{stop}{hint}")
-    if switch.received is not None:
-        hinted.exit_code = 128 + switch.received
-    return hinted

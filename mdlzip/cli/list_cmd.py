@@ -80,6 +80,16 @@ def _details(info: ArchiveInfo) -> str:
         parts.append(figures_table(info_figures(info)))
         parts.append(f"context: {info.context}; {_reads(info)}")
         parts.append("model: " + ", ".join(f"{k} {v}" for k, v in settings(info).items()))
+    if info.card is not None and info.card.held_out_bits_per_byte is not None:
+        parts.append(
+            f"model {printable(info.card.name)}: trained on {info.card.trained_bytes:,} bytes, on"
+            f" others {info.card.held_out_bits_per_byte:.4f} bits per byte"
+        )
+    if info.model_id is not None:
+        size = (
+            "which is not kept here" if info.model_bytes is None else f"{info.model_bytes:,} bytes"
+        )
+        parts.append(f"model {info.model_id} (not in the file): {size}")
     if info.name is not None:
         parts.append(f"name: {printable(info.name)}")
     parts.append(f"sha256 of the original: {info.sha256}")

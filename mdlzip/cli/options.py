@@ -90,6 +90,28 @@ Overrides = Annotated[
         help="One setting laid over all others; may be repeated.",
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-D",
+        metavar="MODEL",
+        help="Code with this model file, or the one called so in the model folder.",
+    ),
+]
+Lines = Annotated[
+    bool,
+    typer.Option("--lines", help="Each line is a record, to be coded by itself."),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="l0 method: rl1, drr, drr-o, pmmp, fpp, admm or none. [default: the preset's]",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")]
 AllowSlow = Annotated[
     bool,
     typer.Option("--allow-slow", help="Decode what costs time out of proportion to its size."),
@@ -177,10 +199,11 @@ class Decoding(Machine):
     """As `Machine`, for reading archives that may come from anyone."""
 
     allow_slow: AllowSlow = False
+    model: Model = None
 
     def chosen(self) -> Mapping[str, Any]:
         """As `Machine.chosen`."""
-        return {**super().chosen(), "allow_slow": self.allow_slow}
+        return {**super().chosen(), "allow_slow": self.allow_slow, "model": self.model}
 
 
 @dataclass(frozen=True)
@@ -273,14 +296,7 @@ def _chunk_size(text: str | None) -> int | str | None:
 class Recipe(Settings):
     """What to train, and how to cut and to draw."""
 
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            metavar="NAME",
-            help="l0 method: rl1, drr, drr-o, pmmp, fpp, admm or none. [default: the preset's]",
-        ),
-    ] = None
+    method: Method = None
     group_chunks: Annotated[
         int | None,
         typer.Option(
@@ -308,9 +324,7 @@ class Recipe(Settings):
             " 16 MiB, 2 MiB beyond]",
         ),
     ] = None
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything random.")
-    ] = 0
+    seed: Seed = 0
 
     def chosen(self) -> Mapping[str, Any]:
         """Fields of `CompressOptions`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mdlzip.codec.encode import compress
     from mdlzip.codec.exchange import export_weights, import_weights, read_network
     from mdlzip.codec.inspection import inspect
+    from mdlzip.codec.model_training import ModelReport, train_model
     from mdlzip.codec.options import WARNING as WARNING
     from mdlzip.codec.options import (
         ArchiveInfo,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         DecompressReport,
         SalvageReport,
     )
+    from mdlzip.codec.records import Codec
     from mdlzip.codec.salvaging import salvage
 
 _HOME = {
@@ -40,6 +42,9 @@ _HOME = {
     "export_weights": "exchange",
     "import_weights": "exchange",
     "read_network": "exchange",
+    "train_model": "model_training",
+    "Codec": "records",
+    "ModelReport": "model_training",
     "ArchiveInfo": "options",
     "CompressOptions": "options",
     "CompressReport": "options",
@@ -61,11 +66,14 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "export_weights",
     "import_weights",
     "read_network",
+    "train_model",
+    "Codec",
     "ArchiveFile",
     "ArchiveInfo",
     "CompressOptions",
     "CompressReport",
     "DecompressReport",
+    "ModelReport",
     "OnProgress",
     "SalvageReport",
     "WARNING",

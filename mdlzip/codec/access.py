@@ -16,8 +16,9 @@ from zlib import crc32
 from mdlzip.archive.bodies.general import General, Part
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.archive.reader import ArchiveReader, frame_bytes
-from mdlzip.codec.decode import split_unit, unit_decoder
-from mdlzip.codec.fitting import Machine, load
+from mdlzip.codec.fitting import Machine
+from mdlzip.codec.models import chosen_model, load
+from mdlzip.codec.units import split_unit, unit_decoder
 from mdlzip.errors import CorruptArchive, IsFolder, MdlzipError, UsageError
 from mdlzip.fileio import Metadata, checked_path, open_output, plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
@@ -83,14 +84,16 @@ def open_archive(
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY_BYTES,
     allow_slow: bool = False,
+    model: str | Path | None = None,
 ) -> ArchiveFile:
     """Open an archive for reading parts of the original.
 
     Learned archives decode only the groups that a read touches; zstd and xz ones run forward from
-    where the last read ended, or from the start. Raises as `mdlzip.decompress`.
+    where the last read ended, or from the start. model: as for `mdlzip.decompress`, which raises
+    the same.
     """
     path = checked_path(path, "path")
-    machine = Machine(device, threads, memory, allow_slow)
+    machine = Machine(device, threads, memory, allow_slow, model=chosen_model(model))
     with plain_errors(f"{path}: cannot open"):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -162,6 +165,7 @@ def copy_range(
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY_BYTES,
     allow_slow: bool = False,
+    model: str | Path | None = None,
 ) -> tuple[int, int]:
     """Write bytes start .. stop - 1 of the original to standard output; returns both ends.
 
@@ -169,7 +173,7 @@ def copy_range(
     if `start` lies behind the end, and what `open_archive` raises.
     """
     with open_archive(
-        path, device=device, threads=threads, memory=memory, allow_slow=allow_slow
+        path, device=device, threads=threads, memory=memory, allow_slow=allow_slow, model=model
     ) as archive:
         size = archive.size
         if start is not None and start > size:
@@ -194,6 +198,7 @@ def copy_lines(
     threads: int | None = None,
     memory: int = DEFAULT_MEMORY_BYTES,
     allow_slow: bool = False,
+    model: str | Path | None = None,
 ) -> int:
     """Write lines `first` to `last` of the original, counted from 1, to standard output.
 
@@ -203,7 +208,7 @@ def copy_lines(
     """
     with (
         open_archive(
-            path, device=device, threads=threads, memory=memory, allow_slow=allow_slow
+            path, device=device, threads=threads, memory=memory, allow_slow=allow_slow, model=model
         ) as archive,
         open_output(None, force=True, seekable=False) as out,
     ):

@@ -40,11 +40,13 @@ def choose_context(
     *,
     alone: bool = False,
     grid: Grid = NO_GRID,
+    text_bytes: int = 0,
 ) -> Context:
     """The context of an archive; "auto" is settled by the size of the file.
 
     alone: without a network; then a unit is a single lane, since experts code one symbol after the
     other anyway. grid: of the data; lanes are long then, so that most rows have one above them.
+    text_bytes: of the model's text, which all units know.
 
     fits: whether an archive of a context could be decoded; until one is found that can be, the
     tables get smaller. access_s: the time that the first read of an open archive may take; it
@@ -53,7 +55,7 @@ def choose_context(
     """
     if mode == SOLID and layout.total_bytes > MOST_SOLID_BYTES:
         raise UsageError(f"--context solid takes files of up to {MOST_SOLID_BYTES:,} bytes")
-    context = _wanted(mode, layout, access_s, grid)
+    context = _wanted(mode, layout, access_s, grid, text_bytes)
     if context.mode != CHUNK:
         lane = MAX_GROUP_CHUNKS if alone else _lane_chunks(layout, context)
         context = replace(context, lane_chunks=lane, grid=grid)
@@ -63,7 +65,9 @@ def choose_context(
     return context if mode != AUTO or fits(context) else STRICT
 
 
-def _wanted(mode: str, layout: Layout, access_s: float | None, grid: Grid) -> Context:
+def _wanted(
+    mode: str, layout: Layout, access_s: float | None, grid: Grid, text_bytes: int
+) -> Context:
     most = math.inf if access_s is None else access_s * _READ_BYTES_PER_S
     if mode == AUTO:
         mode = SOLID if layout.total_bytes <= min(most, SOLID_BYTES) else REFERENCE
@@ -76,11 +80,13 @@ def _wanted(mode: str, layout: Layout, access_s: float | None, grid: Grid) -> Co
     if mode == REFERENCE:
         references = _spread(layout, min(most - layout.group_bytes, REFERENCE_BYTES))
         known = min(len(references) * layout.group_bytes, layout.total_bytes)
-        bits = _table_bits(known + layout.group_bytes, _COPIED_BITS)
+        bits = _table_bits(known + layout.group_bytes + text_bytes, _COPIED_BITS)
         return Context(mode, bits, references=references)
     if mode == SOLID:
-        return Context(mode, _table_bits(layout.total_bytes, _BITS), waves=_waves(layout, grid))
-    return Context(mode, _table_bits(min(layout.group_bytes, layout.total_bytes), _COPIED_BITS))
+        bits = _table_bits(layout.total_bytes + text_bytes, _BITS)
+        return Context(mode, bits, waves=_waves(layout, grid))
+    own = min(layout.group_bytes, layout.total_bytes)
+    return Context(mode, _table_bits(own + text_bytes, _COPIED_BITS))
 
 
 def reads_all(mode: str, layout: Layout) -> bool:

@@ -6,6 +6,7 @@ show on other machines only.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import BinaryIO
 
 from mdlzip.archive.reader import ArchiveReader
@@ -36,14 +37,16 @@ def sampled_groups(units: Units) -> list[int]:
 
 
 def check_on_cpu(
-    corpus: Corpus, file: BinaryIO, total: int, threads: int | None, reader: ArchiveReader
+    corpus: Corpus, file: BinaryIO, total: int, machine: Machine, reader: ArchiveReader
 ) -> None:
     """Decode some groups of the learned archive in `file` on the CPU and compare.
 
-    total: bytes of the archive; reader: any that has read its header. Raises VerifyFailed.
+    total: bytes of the archive; machine: that encoded; reader: any that has read its header. Raises
+    VerifyFailed.
     """
     file.seek(0)
-    archive = archive_in(file, total, Machine("cpu", threads, None, allow_slow=True))
+    cpu = replace(machine, device="cpu", memory=None, allow_slow=True)
+    archive = archive_in(file, total, cpu)
     for group in sampled_groups(reader.units):
         start, stop = reader.layout.group_span(group)
         try:

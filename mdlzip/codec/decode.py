@@ -7,27 +7,27 @@ import os
 import stat
 import sys
 import time
-from array import array
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-from zlib import crc32
+from typing import BinaryIO
 
 from mdlzip.archive.bodies.general import General
 from mdlzip.archive.header import Header
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.sections import harmless_name
 from mdlzip.callbacks import OnProgress
-from mdlzip.codec.fitting import Fit, Machine, load
+from mdlzip.codec.fitting import Machine
+from mdlzip.codec.models import chosen_model, load
 from mdlzip.codec.options import (
     SUFFIX,
     DecompressReport,
     no_progress,
 )
+from mdlzip.codec.units import decoded_blocks
 from mdlzip.corpus import STDIN, is_standard_stream
-from mdlzip.errors import CorruptArchive, ExportRefused, IsFolder, MdlzipError, UsageError
+from mdlzip.errors import CorruptArchive, IsFolder, UsageError
 from mdlzip.fileio import (
     Metadata,
     check_output,
@@ -42,12 +42,6 @@ from mdlzip.fileio import (
     restored_mode,
 )
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
-from mdlzip.quantised.network import IntegerNetwork
-from mdlzip.resources import check_process, resident_bytes, torch_is_loaded
-from mdlzip.symbols.context import REFERENCE, Units
-
-if TYPE_CHECKING:
-    from mdlzip.quantised.unit_decoder import UnitDecoder
 
 Sink = Callable[[bytes], object]
 
@@ -64,6 +58,7 @@ def decompress(
     remove_source: bool = False,
     stored_name: bool = False,
     allow_slow: bool = False,
+    model: str | Path | None = None,
     check_target: Callable[[Path], None] | None = None,
 ) -> DecompressReport:
     """Give the original back, with its owner, permissions and time.
@@ -71,14 +66,15 @@ def decompress(
     src: path or "-" (stdin); dst: path, "-" (stdout), or None for the name the archive tells
     (stdout if it comes from stdin). stored_name: take that name even if it is hidden, looks like
     an option or holds invisible characters. allow_slow: decode even what costs time out of
-    proportion to its size, see docs/security.md. check_target: called with the output's path before
-    anything is written; what it raises passes. Raises CorruptArchive, UnsupportedVersion,
-    LimitExceeded, OutputExists, UsageError, MdlzipError.
+    proportion to its size, see docs/security.md. model: the model file that the archive names, or
+    what it is called in the model folder; None to look for it there. check_target: called with the
+    output's path before anything is written; what it raises passes. Raises CorruptArchive,
+    UnsupportedVersion, MissingModel, LimitExceeded, OutputExists, UsageError, MdlzipError.
     """
     began = time.monotonic()
     if dst is not None:
         checked_path(dst, "dst")
-    machine = Machine(device, threads, memory, allow_slow)
+    machine = Machine(device, threads, memory, allow_slow, model=chosen_model(model))
     with open_source(src) as (file, total):
         opened = os.fstat(file.fileno()) if total is not None else None
         reader = ArchiveReader(file, total)
@@ -120,9 +116,10 @@ def test(
     threads: int | None = None,
     on_progress: OnProgress | None = None,
     allow_slow: bool = False,
+    model: str | Path | None = None,
 ) -> None:
     """Decode the whole archive and throw the bytes away; raises what `decompress` would."""
-    machine = Machine(device, threads, memory, allow_slow)
+    machine = Machine(device, threads, memory, allow_slow, model=chosen_model(model))
     with open_source(src) as (file, total):
         reader = ArchiveReader(file, total)
         decode_archive(reader, lambda block: None, machine, on_progress or no_progress)
@@ -176,97 +173,9 @@ def decode_archive(
 
 
 def learned_blocks(reader: ArchiveReader, machine: Machine) -> Generator[bytes]:
-    """Decoded bytes in order, those of each unit checked against the index.
-
-    On a file the container is checked from end to end before the first unit is decoded, since
-    decoding may take hours; on a pipe the index comes last and so does its check.
-    """
+    """Decoded bytes in order, see `decoded_blocks`."""
     network, fit = load(reader, machine)
-    known = reader.scan().crcs if reader.total is not None else None
-    frames = reader.frames()
-    crcs, order = array("I"), InOrder(reader.units)
-    with closing(unit_decoder(network, reader, fit).decode(frames)) as units:
-        for unit, plain in units:
-            if unit != len(crcs) or len(plain) != reader.units.n_bytes(unit):
-                raise MdlzipError(f"internal error: unit {unit} decoded to {len(plain)} bytes")
-            crcs.append(crc32(plain))
-            if known is not None:
-                _check_units(crcs[-1:], known[unit : unit + 1], unit)
-            yield from order.take(unit, plain)
-    if len(crcs) != len(reader.units) or any(True for _ in frames):
-        raise MdlzipError(f"internal error: {len(crcs)} units decoded")
-    _check_units(crcs, reader.finish().crcs, 0)
-
-
-class InOrder:
-    """Puts the bytes of units into the order of the file; reference groups wait for their turn."""
-
-    def __init__(self, units: Units) -> None:
-        self._units = units
-        self._next = 0
-        self._waiting: dict[int, bytes] = {}
-
-    def take(self, unit: int, plain: bytes) -> Iterator[bytes]:
-        """What can be given out now that the bytes of `unit` are here."""
-        groups = self._units.groups(unit)
-        if self._units.context.mode != REFERENCE:
-            yield plain
-            return
-        self._waiting |= split_unit(self._units, groups, plain)
-        while self._next in self._waiting:
-            yield self._waiting.pop(self._next)
-            self._next += 1
-
-
-def split_unit(units: Units, groups: Sequence[int], plain: bytes) -> dict[int, bytes]:
-    """The bytes of each group of a unit."""
-    parts, start = {}, 0
-    for group in groups:
-        begin, end = units.layout.group_span(group)
-        parts[group] = plain[start : start + end - begin]
-        start += end - begin
-    return parts
-
-
-def unit_decoder(network: IntegerNetwork, reader: ArchiveReader, fit: Fit) -> UnitDecoder:
-    """What decodes units of the archive; CorruptArchive if no encoder made such a network."""
-    loaded, before = torch_is_loaded(), resident_bytes()
-    from mdlzip.quantised.placement import choose_device
-    from mdlzip.quantised.unit_decoder import UnitDecoder
-
-    machine = fit.machine
-    now = resident_bytes()
-    if not loaded and before and now:
-        check_process(fit.memory_bytes, machine.memory, before, now)
-    try:
-        return UnitDecoder(
-            network,
-            network.vocabulary,
-            reader.layout,
-            reader.context,
-            device=choose_device(
-                machine.device,
-                network,
-                reader.layout,
-                threads=machine.threads,
-                memory=machine.memory,
-            ),
-            threads=machine.threads,
-            memory=machine.memory,
-            tile_chunks=machine.tile_chunks,
-        )
-    except ExportRefused as error:
-        raise CorruptArchive(f"weights section: {error}") from error
-
-
-def _check_units(found: array[int], expected: array[int], first: int) -> None:
-    if found == expected:
-        return
-    bad = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    raise CorruptArchive(
-        f"unit {first + bad}: decodes to other bytes than were compressed;"
-        " the archive is damaged or was made by a program that predicts differently"
-    )
+    yield from decoded_blocks(reader, network, fit)
 
 
 def _target(

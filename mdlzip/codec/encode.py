@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mdlzip.archive.bodies.general import General
+from mdlzip.archive.card import Card, pack_card
 from mdlzip.archive.ledger import Ledger
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.callbacks import OnProgress
@@ -22,11 +24,13 @@ from mdlzip.codec.learned import (
     check_fits,
     label_of,
     read_input,
+    settle_cut,
     settle_grid,
     tokenise,
     train_on,
     write_with,
 )
+from mdlzip.codec.models import chosen_model, read_model
 from mdlzip.codec.options import (
     EXPERTS,
     SUFFIX,
@@ -95,10 +99,15 @@ def compress(
     _check_files(source, target, options)
     if target is not None and check_target is not None:
         check_target(target)
+    model = chosen_model(options.model)
+    options = replace(options, model=model)
     with open_corpus(src) as corpus:
         job = Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
         )
+        if model is not None:
+            machine = Machine("cpu", options.threads, options.memory)
+            network, job.model_bytes = read_model(model, machine), model.stat().st_size
         job.network = network if corpus.size else None
         try:
             report = _run(job, str(src))
@@ -141,20 +150,25 @@ def _check_files(source: Path | None, target: Path | None, options: CompressOpti
 
 def _run(job: Job, source: str) -> CompressReport:
     options, given = job.options, job.network is not None
+    only = given and not options.model
     survey = take_survey(job.corpus)
     job.corpus.remember(survey.digest)
     if job.network is not None:
-        _check_alphabet(survey, job.network, source)
-        check_fits(job, job.network.config)
+        _check_alphabet(job, survey, source)
     with ExitStack() as stack:
         work = None
         if job.network is not None:
+            if not only:
+                settle_cut(job)
+            check_fits(job, job.network.config)
             job.tokens = stack.enter_context(tokenise(job, job.network.vocabulary, None))
             settle_grid(job)
         if options.resume and not given:
             work = _enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
-        rivals = compete_for(job, stack) if not given or job.corpus.size == 0 else Rivals({})
+        rivals = compete_for(job, stack) if not only or job.corpus.size == 0 else Rivals({})
+        if job.network is not None:
+            job.skipped = None  # nothing is to be trained
         job.candidates |= {body.label: size for body, size in rivals.sizes.items()}
         rival_bytes = min(rivals.sizes.values(), default=None)
         job.check_source()
@@ -163,7 +177,8 @@ def _run(job: Job, source: str) -> CompressReport:
         if not given and not job.skipped:
             work = work or _enter_work_folder(job, stack)
             _learn(job, survey, work.files, least_within_reach(job, rivals), stack)
-        use_rest_of_budget(job, rivals)
+        if not only:
+            use_rest_of_budget(job, rivals)
         return _write(job, rivals, source)
 
 
@@ -205,14 +220,25 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _check_alphabet(survey: Survey, network: IntegerNetwork, source: str) -> None:
-    """Raises UsageError if the file holds a byte value that a given network cannot predict."""
+def _check_alphabet(job: Job, survey: Survey, source: str) -> None:
+    """Look for a byte value that the network at hand cannot predict.
+
+    A model is not used then, if a general method may be; raises UsageError otherwise.
+    """
+    network = job.network
+    assert network is not None
     outside = np.flatnonzero(survey.present & (network.vocabulary.ranks[:N_BYTES] < 0))
-    if outside.size:
-        raise UsageError(
-            f"{source}: holds byte value {outside[0]}, which the given weights"
-            f" cannot predict; they know {network.alphabet.size} values"
-        )
+    if not outside.size:
+        return
+    which = "model" if network.model_id else "given weights"
+    text = (
+        f"{source}: holds byte value {outside[0]}, which the {which} cannot predict;"
+        f" {network.alphabet.size} values are known"
+    )
+    if not (network.model_id and job.options.fallback):
+        raise UsageError(text)
+    job.warn(text)
+    job.network = None
 
 
 def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
@@ -253,6 +279,17 @@ def _write(job: Job, rivals: Rivals, source: str) -> CompressReport:
     return _report(job, rival, ledger, source)
 
 
+def write_model(job: Job, network: IntegerNetwork, card: Card) -> CompressReport:
+    """The model file of a network; the input of `job` becomes the text that it is to know."""
+    job.network, job.card = network, pack_card(card)
+    with ExitStack() as stack:
+        settle_cut(job)
+        check_fits(job, network.config)
+        job.tokens = stack.enter_context(tokenise(job, network.vocabulary, None))
+        settle_grid(job)
+        return _write(job, Rivals({}), "text")
+
+
 def _verify(job: Job, out: Output, network: IntegerNetwork | None) -> None:
     """Decode what was written and compare it with the input byte by byte."""
     began = time.monotonic()
@@ -273,7 +310,8 @@ def _verify(job: Job, out: Output, network: IntegerNetwork | None) -> None:
         out.file.flush()
         total = out.file.seek(0, 2)
         out.file.seek(0)
-    machine = Machine(job.options.device, job.options.threads, job.options.memory)
+    options = job.options
+    machine = Machine(options.device, options.threads, options.memory, model=options.model)
     try:
         reader = ArchiveReader(out.file, total)
         decode_archive(reader, compare, machine, job.progress, "verify")
@@ -282,7 +320,7 @@ def _verify(job: Job, out: Output, network: IntegerNetwork | None) -> None:
     if position != job.corpus.size:
         raise VerifyFailed(f"the archive decodes to {position} bytes only; nothing was kept")
     if network is not None and network.tensors and may_be_on_a_gpu(job.options.device):
-        check_on_cpu(job.corpus, out.file, total, job.options.threads, reader)
+        check_on_cpu(job.corpus, out.file, total, machine, reader)
     job.decode_s = time.monotonic() - began
 
 
@@ -309,6 +347,8 @@ def _report(job: Job, rival: General | None, ledger: Ledger, source: str) -> Com
         context=job.context if network else None,
         nnz=network.nnz if network else None,
         n_weights=network.n_weights if network else None,
+        model_id=(network.model_id.hex() or None) if network else None,
+        model_bytes=job.model_bytes if network and network.model_id else None,
         figures=job.figures,
         encode_s=job.encode_s.get(label),
         decode_s=job.decode_s,

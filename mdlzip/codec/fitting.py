@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.source import SectionSource
 from mdlzip.codec.options import check_number
-from mdlzip.errors import CorruptArchive, ExportRefused
+from mdlzip.errors import CorruptArchive, ExportRefused, UsageError
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.process.cores import thread_count
 from mdlzip.process.devices import check_device
@@ -26,7 +27,7 @@ class Machine:
 
     threads: None for one per core; memory: most bytes that the process may take, None for no limit;
     allow_slow: decode even what costs time out of proportion; tile_chunks: that a thread decodes
-    together.
+    together. model: the file of the model that an archive may name; None to look for it.
     """
 
     device: str = "auto"
@@ -34,6 +35,7 @@ class Machine:
     memory: int | None = DEFAULT_MEMORY_BYTES
     allow_slow: bool = False
     tile_chunks: int = DECODE_TILE_CHUNKS
+    model: Path | None = None
 
     def __post_init__(self) -> None:
         check_number("threads", self.threads, 1, 4096)
@@ -50,12 +52,17 @@ class Fit:
 
 
 def best_fit(
-    reader: ArchiveReader, machine: Machine, weight_bytes: int, vocabulary: Vocabulary
+    reader: ArchiveReader,
+    machine: Machine,
+    weight_bytes: int,
+    vocabulary: Vocabulary,
+    text_bytes: int = 0,
 ) -> Fit:
     """As many threads as memory has room for, then as small a tile as it must be.
 
     If nothing fits, the way that takes least. Looks at headers alone: weight_bytes is the length of
-    the weights section, the vocabulary stands at its beginning. Raises CorruptArchive for strings
+    the weights section, the vocabulary stands at its beginning; text_bytes: of the model's text.
+    Raises CorruptArchive for strings
     that are too long for the chunks: nothing would bound how many chunks there are.
     """
     if vocabulary.longest > reader.layout.chunk_size // 2:
@@ -73,6 +80,7 @@ def best_fit(
             archive_bytes=reader.total,
             tile_chunks=tile_chunks,
             context=reader.context,
+            text_bytes=text_bytes,
         )
         fit = Fit(replace(machine, threads=threads, tile_chunks=tile_chunks), need)
         if need <= (sys.maxsize if machine.memory is None else machine.memory):
@@ -80,8 +88,8 @@ def best_fit(
     return fit
 
 
-def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
-    """The network of an archive whose reader stands before the weights, and how to decode with it.
+def load_own(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
+    """The network in an archive whose reader stands before the weights, and how to decode with it.
 
     Raises LimitExceeded before anything that is too large is allocated or takes too long, and
     CorruptArchive.
@@ -101,7 +109,14 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
 def load_weights(
     reader: ArchiveReader, memory: int | None, *, allow_slow: bool = False
 ) -> IntegerNetwork:
-    """As `load`, for a caller that reads the weights and no data; needs less memory."""
+    """As `load_own`, for a caller that reads the weights and no data; needs less memory.
+
+    Raises UsageError where they are in a model file.
+    """
+    if reader.model_id:
+        raise UsageError(
+            f"the archive has no weights, they are in model {reader.model_id.hex()[:16]}"
+        )
     part = reader.weights_section()
     if not allow_slow:
         check_operations(reader.config, reader.layout, part.left)

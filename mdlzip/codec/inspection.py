@@ -6,10 +6,13 @@ from pathlib import Path
 
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.general import General
+from mdlzip.archive.card import unpack_card
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.fitting import Machine, best_fit
+from mdlzip.codec.models import ModelFile, locate, survey_model
 from mdlzip.codec.options import ArchiveInfo, method_label
+from mdlzip.errors import CorruptArchive, MissingModel, UsageError
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.networks.registry import n_cells
@@ -17,6 +20,7 @@ from mdlzip.quantised.memory import index_memory_bytes
 from mdlzip.quantised.work import decode_operations
 from mdlzip.resources import GENERAL_PROGRAM_BYTES, check_memory
 from mdlzip.symbols.context import SOLID, Units
+from mdlzip.symbols.vocabulary import Vocabulary
 
 
 def inspect(
@@ -69,16 +73,31 @@ def _info(
     )
 
 
+def _model_of(model_id: bytes) -> ModelFile | None:
+    """The model that an archive names, if it is kept where models are looked for."""
+    try:
+        return survey_model(locate(model_id))
+    except (MissingModel, CorruptArchive, UsageError):
+        return None
+
+
 def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
-    from mdlzip.archive.weights_head import weights_summary
+    from mdlzip.archive.weights_head import LINES, weights_summary
 
     config, layout = reader.config, reader.layout
     check_memory(GENERAL_PROGRAM_BYTES + index_memory_bytes(layout), machine.memory)
-    part = reader.weights_section()
-    weight_bytes = part.left
-    weights = weights_summary(part, config)
-    reader.end_of(part)
-    fit = best_fit(reader, machine, weight_bytes, weights.vocabulary)
+    weights, model, weight_bytes = None, None, 0
+    if reader.model_id:
+        model = _model_of(reader.model_id)
+        lines = dict.fromkeys(LINES, 0)
+    else:
+        part = reader.weights_section()
+        weight_bytes = part.left
+        weights = weights_summary(part, config)
+        reader.end_of(part)
+        lines = weights.ledger
+    vocabulary = weights.vocabulary if weights else Vocabulary()
+    fit = best_fit(reader, machine, weight_bytes, vocabulary, model.text_bytes if model else 0)
     if reader.total is not None:
         table, _ = reader.jump_to_index()
     else:
@@ -88,7 +107,7 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
     return _info(
         src,
         reader,
-        LEARNED.ledger(reader, weights.ledger, table.lengths),
+        LEARNED.ledger(reader, lines, table.lengths),
         fit.memory_bytes,
         decode_threads=fit.machine.threads,
         decode_operations=decode_operations(config, layout, reader.context),
@@ -102,6 +121,9 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         n_units=len(reader.units),
         first_read_bytes=_first_read(reader.units),
         later_read_bytes=_later_read(reader.units),
-        nnz=weights.nnz,
+        nnz=weights.nnz if weights else None,
         n_weights=n_cells(config),
+        model_id=reader.model_id.hex() or None,
+        model_bytes=model.size if model else None,
+        card=unpack_card(reader.card) if reader.card else None,
     )

@@ -28,7 +28,8 @@ class Job:
 
     network: what was given, or trained; alone: the vocabulary without a network, if experts may be
     alone, and alone_tokens its symbols; grid: the one that experts are told of; context: the mode
-    of the learned archive that was written last.
+    of the learned archive that was written last; model_bytes: of the file that the network is from,
+    if it is not the archive that will hold it; card: what the archive says of itself as a model.
     """
 
     corpus: Corpus
@@ -46,8 +47,10 @@ class Job:
     alone_tokens: Tokens | None = None
     grid: Grid = NO_GRID
     context: str | None = None
+    model_bytes: int | None = None
     encode_s: dict[str, float] = field(default_factory=dict)
     decode_s: float | None = None
+    card: bytes = b""
     warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 

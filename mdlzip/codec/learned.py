@@ -69,9 +69,7 @@ def read_input(
     as long as that pays; where nothing was said, only if a general method would win otherwise.
     """
     asked = job.options.chunk_size
-    _settle_context(job)
-    if not isinstance(asked, int) and reads_all(_mode(job), job.layout):
-        job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
+    settle_cut(job)
     settle_grid(job)
     found = _read(job, survey, work_dir, stack)
     if found is None:
@@ -79,6 +77,14 @@ def read_input(
     if asked == AUTO or (asked is None and rival_bytes is not None and rival_bytes < found):
         found = _enlarge_chunks(job, survey, work_dir, stack, found)
     return _try_bytes(job, survey, work_dir, stack, found)
+
+
+def settle_cut(job: Job) -> None:
+    """Context and size of chunks, where they are left to the file and the budget."""
+    asked = job.options.chunk_size
+    _settle_context(job)
+    if not isinstance(asked, int) and reads_all(_mode(job), job.layout):
+        job.options = replace(job.options, chunk_size=SOLID_CHUNK_BYTES)
 
 
 def _enlarge_chunks(job: Job, survey: Survey, work_dir: Path, stack: ExitStack, found: int) -> int:
@@ -223,14 +229,19 @@ def train_on(job: Job, tokens: Tokens, work_dir: Path, rival_bytes: int | None) 
 def write_with(job: Job, out: Output, network: IntegerNetwork, tokens: Tokens) -> Ledger:
     """The archive that holds this network, written; its ledger."""
     from mdlzip.archive.weights import pack_weights
+    from mdlzip.archive.weights_head import LINES
 
-    began = time.monotonic()
-    packed = pack_weights(network, job.options.weights)
-    context = _context(job, network, len(packed.data))
+    began, model_id = time.monotonic(), network.model_id
+    weights, lines = b"", dict.fromkeys(LINES, 0)
+    if not model_id:
+        packed = pack_weights(network, job.options.weights)
+        weights, lines = packed.data, packed.ledger
+    weight_bytes = len(weights) or job.model_bytes or 0
+    context = _context(job, network, len(weights))
     job.context = context.mode
     remedy = "a smaller --preset or another --context"
-    check_operations(network.config, job.layout, len(packed.data), remedy, context)
-    model = Model(network.config, job.layout, packed.data, packed.ledger, context)
+    check_operations(network.config, job.layout, weight_bytes, remedy, context)
+    model = Model(network.config, job.layout, weights, lines, context, model_id, job.card)
     header, units = job.header(LEARNED), _coded_units(job, network, tokens, context)
     with closing(units):
         ledger = LEARNED.write(out, header, job.stored_name, model, units, job.corpus.digest())
@@ -250,12 +261,15 @@ def _context(job: Job, network: IntegerNetwork, weight_bytes: int) -> Context:
             weight_bytes=weight_bytes,
             tile_chunks=job.layout.group_chunks,
             context=context,
+            text_bytes=len(network.text),
         )
         return need <= job.options.memory
 
     alone = not network.tensors
     asked, access_s = job.options.context, job.options.access_s
-    return choose_context(asked, job.layout, fits, access_s, alone=alone, grid=job.grid)
+    return choose_context(
+        asked, job.layout, fits, access_s, alone=alone, grid=job.grid, text_bytes=len(network.text)
+    )
 
 
 def _coded_units(

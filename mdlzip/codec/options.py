@@ -17,6 +17,7 @@ from mdlzip.symbols.context import MODES
 
 if TYPE_CHECKING:
     from mdlzip.archive.bodies.base import Body
+    from mdlzip.archive.card import Card
     from mdlzip.networks.registry import NetworkConfig
 
 WARNING = "warning"
@@ -58,7 +59,9 @@ class CompressOptions:
     method, or the experts without a network, if that is smaller.
     work_dir: folder in which to keep checkpoints, None for that of the output. resume: go on from
     the checkpoint of an earlier call, with its settings. metrics: JSON lines about the training.
-    append_metrics: add to that file if it exists. memory: limit for decoding, bytes.
+    append_metrics: add to that file if it exists. memory: limit for decoding, bytes. model: a
+    model file, or what it is called in the model folder, to code with in place of training; it is
+    then needed for decoding.
 
     Raises UsageError for a value of the wrong type or out of range, and for an unknown preset,
     setting, method or device.
@@ -88,9 +91,10 @@ class CompressOptions:
     metrics: Path | None = None
     append_metrics: bool = False
     memory: int = limits.DEFAULT_MEMORY_BYTES
+    model: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("config_file", "work_dir", "metrics"):
+        for name in ("config_file", "work_dir", "metrics", "model"):
             object.__setattr__(self, name, _path(name, getattr(self, name)))
         for name, low, high in _NUMBERS:
             check_number(name, getattr(self, name), low, high)
@@ -117,6 +121,10 @@ class CompressOptions:
         given = [name for name in lengths if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other: give one")
+        trained = ("preset", "config_file", "overrides", "method", "steps", "resume")
+        also = [name for name in trained if getattr(self, name)] if self.model else []
+        if also:
+            raise UsageError(f"with a model nothing is trained: leave {also[0]} out")
         check_device(self.device)
         preset = load_preset(self.preset or ANY_PRESET, self.config_file, self.overrides)
         if preset.model.n_merges:
@@ -185,7 +193,8 @@ class CompressReport:
     "experts" (learned, without a network); ledger: line -> bytes, sums
     to archive_bytes; candidates: method -> size of the whole archive, for all that were tried;
     skipped_training: why no model was kept, None if one was tried; context: the mode that was
-    chosen or given, None unless learned; figures: what training found;
+    chosen or given, None unless learned; figures: what training found; model_id,
+    model_bytes: of the model that the archive names, hexadecimal, and of its file;
     encode_s, decode_s: seconds for the chosen method (decode_s None without verification);
     warnings: what went wrong on the way without keeping the archive from being right.
     """
@@ -204,6 +213,8 @@ class CompressReport:
     context: str | None = None
     nnz: int | None = None
     n_weights: int | None = None
+    model_id: str | None = None
+    model_bytes: int | None = None
     figures: dict[str, float] = field(default_factory=dict)
     encode_s: float | None = None
     decode_s: float | None = None
@@ -265,7 +276,9 @@ class ArchiveInfo:
     decode_memory_bytes: predicted peak for decoding, with decode_threads. decode_operations: what
     that costs in time, see `quantised.work`. The rest is None unless learned. row_bytes,
     element_bytes: of a grid; row_bytes is 0 where the data are none. first_read_bytes,
-    later_read_bytes: most that is decoded for one byte, at first and once that is done.
+    later_read_bytes: most that is decoded for one byte, at first and once that is done. model_id:
+    of the model that the archive names, hexadecimal; model_bytes: of its file, if it is kept. card:
+    what a model file says of itself.
     """
 
     source: str
@@ -292,6 +305,9 @@ class ArchiveInfo:
     later_read_bytes: int | None = None
     nnz: int | None = None
     n_weights: int | None = None
+    model_id: str | None = None
+    model_bytes: int | None = None
+    card: Card | None = None
 
 
 def method_label(body: Body, config: NetworkConfig | None = None) -> str:

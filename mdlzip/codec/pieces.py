@@ -16,8 +16,9 @@ from mdlzip.archive.pieces import Piece
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.archive.rescue import Copy
 from mdlzip.archive.sections import Kind, pack_section
-from mdlzip.codec.decode import split_unit, unit_decoder
-from mdlzip.codec.fitting import Machine, load
+from mdlzip.codec.fitting import Machine
+from mdlzip.codec.models import load
+from mdlzip.codec.units import split_unit, unit_decoder
 from mdlzip.errors import CorruptArchive
 from mdlzip.resources import check_memory
 from mdlzip.symbols.context import REFERENCE, SOLID

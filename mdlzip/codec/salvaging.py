@@ -18,6 +18,7 @@ from mdlzip.archive.sections import Kind
 from mdlzip.callbacks import OnProgress
 from mdlzip.codec.decode import metadata_of, open_source
 from mdlzip.codec.fitting import Machine
+from mdlzip.codec.models import chosen_model
 from mdlzip.codec.options import SUFFIX, Damage, SalvageReport, no_progress
 from mdlzip.codec.pieces import REMEDY, pieces
 from mdlzip.corpus import STDIN
@@ -40,6 +41,7 @@ def salvage(
     threads: int | None = None,
     on_progress: OnProgress | None = None,
     allow_slow: bool = False,
+    model: str | Path | None = None,
     check_target: Callable[[Path], None] | None = None,
 ) -> SalvageReport:
     """Write every undamaged part of the original; single flipped bits are put right.
@@ -48,12 +50,12 @@ def salvage(
     never the name of the original. Lost bytes are zeros, or with skip_damaged left out. from_copy:
     a second copy of the same archive, for parts that are damaged here. The output appears whole
     with what could be had, and only if that is anything. Raises CorruptArchive if nothing can be
-    had, UsageError, LimitExceeded, OutputExists, MdlzipError.
+    had, UsageError, LimitExceeded, OutputExists, MdlzipError. model: as for `decompress`.
     """
     began = time.monotonic()
     if dst is not None:
         checked_path(dst, "dst")
-    machine = Machine(device, threads, memory, allow_slow)
+    machine = Machine(device, threads, memory, allow_slow, model=chosen_model(model))
     with ExitStack() as stack, plain_errors("cannot read the archive"):
         copies, opened = [], None
         for path in (src, *([] if from_copy is None else [from_copy])):

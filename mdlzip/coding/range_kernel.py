@@ -166,3 +166,31 @@ def code_lines(  # type: ignore[no-untyped-def]
             fill[chunk] = n + length
             at[r] = i + 1
     return -1
+
+
+@compiled(error_model="numpy", _nrt=False)
+def code_streams(  # type: ignore[no-untyped-def]
+    states, words, edges, decoding, work, gaps, counts, rows, lengths, symbols
+):
+    """Symbols of the streams `rows`, each stream by itself.
+
+    states: uint64 (B, STATE_FIELDS); words: uint32, those of stream b at edges[b] .. edges[b + 1]
+    - 1. gaps: uint16 (n, T, V); lengths: int64 (n,), how many symbols of a line are there; symbols:
+    int64 (n, T), ranks, read or filled. The rest as for `code_lines`. Returns -1, or the line whose
+    stream was no encoder's.
+    """
+    v = gaps.shape[2]
+    for r in range(rows.shape[0]):
+        b = rows[r]
+        state, own = states[b], words[edges[b] : edges[b + 1]]
+        for t in range(lengths[r]):
+            total = weigh(gaps[r, t], counts, work)
+            if decoding:
+                symbol = decode_symbol(state, own, total, work, v)
+                if symbol < 0:
+                    state[REFUSED] = _ONE
+                    return r
+                symbols[r, t] = symbol
+            else:
+                encode_symbol(state, own, total, work, v, symbols[r, t])
+    return -1

@@ -32,13 +32,14 @@ def decode_memory_bytes(
     archive_bytes: int | None = None,
     tile_chunks: int = DECODE_TILE_CHUNKS,
     context: Context = STRICT,
+    text_bytes: int = 0,
 ) -> int:
     """Predicted peak of the whole process in bytes, libraries included, while it decodes.
 
     vocabulary: of the network; without one that of all bytes, and chunks as few as they can be.
     weight_bytes: length of the weights section; archive_bytes: of the archive, if known;
-    tile_chunks: see `units.UnitDecoder`. An encoder asks this before it trains; what it writes
-    then opens under the same limit.
+    tile_chunks: see `units.UnitDecoder`; text_bytes: of the model's text. An encoder asks this
+    before it trains; what it writes then opens under the same limit.
     """
     v = vocabulary.n_symbols if vocabulary else N_BYTES + config.n_merges
     longest = vocabulary.longest if vocabulary else 1
@@ -54,7 +55,7 @@ def decode_memory_bytes(
     working = busy * tiles.chunks * chunk
     plain = (busy + waiting) * tiles.plain_bytes + coded
     if context.mode != CHUNK:
-        known = _Known(layout, context, longest)
+        known = _Known(layout, context, longest, text_bytes)
         working = max(working, known.shared_chunks * chunk)
         plain += known.kept_bytes + busy * tiles.groups * known.each_bytes
     running = network + working + plain
@@ -82,23 +83,26 @@ class _Known:
     kept: once for the archive; each: for every group that is decoded at a time.
     """
 
-    def __init__(self, layout: Layout, context: Context, longest: int) -> None:
+    def __init__(self, layout: Layout, context: Context, longest: int, text_bytes: int) -> None:
         units, full = Units(layout, context), layout.chunk_size - longest + 1
 
         def chunks_of(n_bytes: int) -> int:
             return -(-n_bytes // full) + -(-n_bytes // layout.group_bytes)
 
         tables = context.table_bytes + _MAP_BYTES
-        known = _KNOWN_BYTES * layout.chunk_size * chunks_of(units.known_bytes())
+        text = chunks_of(text_bytes)
+        known = _KNOWN_BYTES * layout.chunk_size * (chunks_of(units.known_bytes()) + text)
         group = min(layout.group_bytes, layout.total_bytes)
         own = _OWN_BYTES * layout.chunk_size * chunks_of(group)
-        self.shared_chunks = 0
+        self.shared_chunks = min(text, DECODE_TILE_CHUNKS)
         self.kept_bytes, self.each_bytes = 0, tables + own
+        if text_bytes:
+            self.kept_bytes, self.each_bytes = tables + known, tables + known + own
         if context.mode == REFERENCE:
-            self.shared_chunks = chunks_of(units.n_bytes(0))
+            self.shared_chunks = max(self.shared_chunks, chunks_of(units.n_bytes(0)))
             self.kept_bytes, self.each_bytes = tables + known, tables + known + own
         elif context.mode == SOLID:
-            self.shared_chunks = chunks_of(units.most_bytes())
+            self.shared_chunks = max(self.shared_chunks, chunks_of(units.most_bytes()))
             # The text is copied into a longer array before each unit.
             own = _OWN_BYTES * layout.chunk_size * self.shared_chunks
             self.kept_bytes, self.each_bytes = tables + 2 * known + own, 0

@@ -59,12 +59,16 @@ class IntegerNetwork:
     `activation_sites(config)`, in order; -12..12.
     vocabulary: what it predicts. The rows of other bytes in embedding, head and head_bias are not
     used, nor is anything coded that holds such a byte.
+    text: what the experts read before anything else; model_id: SHA-256 of the model file that the
+    network is from. Both empty for a network that is in the archive itself.
     """
 
     config: NetworkConfig
     tensors: dict[str, QuantTensor]
     exponents: dict[str, int]
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    text: bytes = b""
+    model_id: bytes = b""
 
     def __post_init__(self) -> None:
         shapes = tensor_shapes(self.config)

@@ -21,6 +21,7 @@ from mdlzip.quantised.predictor import Predictor
 from mdlzip.quantised.workers import Workers
 from mdlzip.symbols.context import CHUNK, REFERENCE, SOLID, Context, Units
 from mdlzip.symbols.layout import Layout
+from mdlzip.symbols.tokenise import cut_group
 from mdlzip.symbols.vocabulary import START_SYMBOL, Vocabulary
 
 ENCODE_TILE_SYMBOLS = 1024  # positions of one forward call; keeps the gaps near the L2 cache
@@ -59,16 +60,18 @@ class Work:
         if context.mode == CHUNK and (network is None or not network.tensors):
             raise ExportRefused("without a network chunks must know of others")
         self.coders = Coders(context, vocabulary, layout.chunk_size)
-        self.predictor = None
+        self.predictor, text = None, b"" if network is None else network.text
         if network is not None and network.tensors:
             self.predictor = Predictor(
                 network,
                 layout.chunk_size,
-                positions=longest_chunk(layout),
+                positions=max(longest_chunk(layout), min(len(text), layout.chunk_size)),
                 device=device,
                 check=lambda: self.workers.check(),
             )
         self._load_kernels()
+        if text and context.mode != CHUNK:
+            self._read(text)
 
     def _load_kernels(self) -> None:
         """Here a signal can end that, in a thread it cannot."""
@@ -78,6 +81,27 @@ class Work:
             start = np.full((1, 1), START_SYMBOL, np.int16)
             gaps = self.predictor.forward(start, self.predictor.new_state(1))
         coder.encode(_ZEROS, Look(gaps, 0, _ZEROS), _ZEROS.astype(np.int32))
+
+    def _read(self, text: bytes) -> None:
+        """What every unit knows from the start: the text that came with the model.
+
+        It is coded as a unit before all others, and the code is thrown away.
+        """
+        data = np.frombuffer(text, np.uint8)
+        symbols, ends = cut_group(self.vocabulary, data, self.layout.chunk_size)
+        coder = self.coders.new(self.layout.chunk_size * np.arange(len(ends)))
+        encode_chunks(
+            self.predictor,
+            self.vocabulary,
+            coder,
+            symbols,
+            np.diff(ends, prepend=0),
+            self.threads,
+            self.workers.check,
+            lane_chunks=self.lane_chunks,
+            call_symbols=self.call_symbols,
+        )
+        self.coders.known = cast("Experts", coder).experts.after()
 
     def is_shared(self, unit: int) -> bool:
         """Whether all threads work on this unit because others need what it teaches."""

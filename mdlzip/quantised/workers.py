@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Lock
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -18,19 +18,35 @@ class Stopped(Exception):
     """A task was given up because its result is not wanted any more."""
 
 
+class _OneEach:
+    """How many blocks of `one_thread_each` are open, in all threads; torch's number before."""
+
+    lock = Lock()
+    depth = before = 0
+
+
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Products of torch on the thread that asks for them: a pool's threads are not multiplied."""
+    """Products of torch on the thread that asks for them: a pool's threads are not multiplied.
+
+    The number is that of the process: it is put back when the last of several such blocks ends.
+    """
     torch = sys.modules.get("torch")
     if torch is None:  # on the CPU nobody needs it
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _OneEach.lock:
+        if not _OneEach.depth:
+            _OneEach.before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _OneEach.depth += 1
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _OneEach.lock:
+            _OneEach.depth -= 1
+            if not _OneEach.depth:
+                torch.set_num_threads(_OneEach.before)
 
 
 def settle() -> None:

@@ -25,6 +25,8 @@ _TASK_BYTES = 4 * UNIT_BYTES  # what a thread tokenises at a time
 _MOST_THREADS = 8  # more than that outrun the one that writes
 
 OnBlock = Callable[[int, int], None]
+_Task = tuple[int, np.ndarray, np.ndarray]
+"""Of a block: its first byte; where, counted from it, its units end; whether groups end there."""
 
 
 class Tokens:
@@ -33,13 +35,15 @@ class Tokens:
     Nothing is held in memory but what was asked for, so a file of any size takes the same. Any
     number of threads may read. expert_bits: float16, what each symbol costs the experts where they
     have read the file; expert_s: the seconds that took; in_turn: whether they will read it in one
-    go beside a network, while its threads wait. Raises MdlzipError if the disk refuses.
+    go beside a network, while its threads wait. records: whether groups are records of any length.
+    Raises MdlzipError if the disk refuses.
     """
 
     def __init__(self, layout: Layout, vocabulary: Vocabulary, folder: Path | None) -> None:
         self.layout, self.vocabulary, self._folder = layout, vocabulary, folder
         self._columns: list[Column] = []
         self.expert_bits: Column | None = None
+        self.records = False
         self.expert_s = 0.0
         self.in_turn = False
         plain = np.dtype(np.int16 if len(vocabulary.merges) else np.uint8)
@@ -144,17 +148,21 @@ def prepare(
     *,
     threads: int | None = None,
     on_block: OnBlock = lambda done, total: None,
+    ends: np.ndarray | None = None,
 ) -> Tokens:
     """Tokenise all of `source`, whose size is that of `layout`.
 
     folder: where the symbols are kept, in files without names; None: where temporary files are.
     threads: None for one per usable core; they change nothing but the time. on_block(done, total):
-    called after each block with bytes; what it raises ends the work. The symbols of a byte outside
-    the vocabulary's alphabet are that byte.
+    called after each block with bytes; what it raises ends the work. ends: int64, ascending, where
+    each record ends, the last one at the end of the source: each is a group then, whatever the
+    layout says. The symbols of a byte outside the vocabulary's alphabet are that byte.
     """
     tokens = Tokens(layout, vocabulary, folder)
+    tokens.records = ends is not None
+    tasks = _tasks(layout) if ends is None else _record_tasks(ends)
     try:
-        with closing(_blocks(source, layout, vocabulary, threads, on_block)) as blocks:
+        with closing(_blocks(source, layout, vocabulary, threads, on_block, tasks)) as blocks:
             tokens._fill(blocks)
     except BaseException:
         tokens.close()
@@ -168,6 +176,7 @@ def _blocks(
     vocabulary: Vocabulary,
     threads: int | None,
     on_block: OnBlock,
+    tasks: Iterator[_Task],
 ) -> Generator[_Block]:
     """All blocks in order, some threads ahead of the consumer."""
 
@@ -180,7 +189,7 @@ def _blocks(
     done, pending = 0, deque[Future[_Block]]()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for task in _tasks(layout):
+            for task in tasks:
                 pending.append(pool.submit(work, *task))
                 if len(pending) > workers:
                     yield (block := pending.popleft().result())
@@ -193,11 +202,18 @@ def _blocks(
                 future.cancel()
 
 
-def _tasks(layout: Layout) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(First byte; where, counted from it, its units end; whether a group ends there) of blocks.
+def _record_tasks(ends: np.ndarray) -> Iterator[_Task]:
+    """As `_tasks`; a block holds whole records."""
+    start = first = 0
+    while first < len(ends):
+        last = max(int(np.searchsorted(ends, start + _TASK_BYTES, side="right")), first + 1)
+        edges = ends[first:last] - start
+        yield start, edges, np.ones(len(edges), bool)
+        start, first = int(ends[last - 1]), last
 
-    A block holds whole groups, or units of one group.
-    """
+
+def _tasks(layout: Layout) -> Iterator[_Task]:
+    """The blocks of a file; one holds whole groups, or units of one group."""
     unit, span = min(layout.group_bytes, UNIT_BYTES), layout.group_bytes
     if span <= UNIT_BYTES:
         span *= _TASK_BYTES // span

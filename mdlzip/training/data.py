@@ -93,6 +93,9 @@ class Batches:
         self.n_pieces = self.n_chunks if self._pieces is None else len(self._pieces)
         batch_pieces = round(batch_symbols * self.n_pieces / max(tokens.n_symbols, 1))
         self.batch_pieces = max(1, min(batch_pieces, self.n_pieces))
+        self._chunk_bytes = self.chunk_size
+        if tokens.records:
+            self._chunk_bytes = max(1, tokens.total_bytes // max(self.n_chunks, 1))
         self._round, self._order = -1, np.zeros(0, np.int32)
         self._pool, self._batches = -1, np.zeros((0, 0), np.int64)
 
@@ -182,7 +185,7 @@ class Batches:
         if pool != self._pool:
             n = _POOL_BATCHES * self.batch_pieces
             drawn = np.array([self._piece_at(pool * n + i) for i in range(n)])
-            if len(self.vocabulary.merges):
+            if len(self.vocabulary.merges) or self.tokens.records:
                 pieces = self._pieces_at(drawn)
                 drawn = drawn[np.argsort(pieces["stop"] - pieces["start"], kind="stable")]
             rng = np.random.Generator(np.random.PCG64([self.seed, pool, 1]))
@@ -205,21 +208,28 @@ class Batches:
         return _spread(n, self.n_chunks)
 
     def sample_pieces(self, n: int) -> list[Batch]:
-        """`n` pieces (chunks, where those are not cut) spread evenly, a few to a batch."""
-        pieces = _spread(n, self.n_pieces)
+        """`n` pieces (chunks, where those are not cut) spread evenly, a few to a batch.
+
+        Of records as many as hold as much as so many pieces of PIECE_BYTES.
+        """
         whole = self.n_pieces == self.n_chunks
-        size = max(1, 8 * PIECE_BYTES // self.chunk_size) if whole else 8
+        size = max(1, 8 * PIECE_BYTES // self._chunk_bytes) if whole else 8
+        pieces = _spread(self.chunks_for(n) if self.tokens.records else n, self.n_pieces)
         return [self._gather_pieces(pieces[i : i + size]) for i in range(0, len(pieces), size)]
 
     def sample_chunks(self, n: int) -> list[Batch]:
         """Whole chunks spread evenly, as much data as in `n` of PIECE_BYTES but at least four."""
         chunks = self.sample(self.chunks_for(n))
-        size = max(1, 8 * PIECE_BYTES // self.chunk_size)
+        size = max(1, 8 * PIECE_BYTES // self._chunk_bytes)
         return [self.gather(chunks[i : i + size]) for i in range(0, len(chunks), size)]
 
     def chunks_for(self, n: int) -> int:
-        """How many chunks hold as much as `n` of PIECE_BYTES; between 4 and `n`."""
-        return min(n, max(4, n * PIECE_BYTES // self.chunk_size))
+        """How many chunks hold as much as `n` of PIECE_BYTES; at least 4, and at most `n`.
+
+        Of records there may be more.
+        """
+        count = max(4, n * PIECE_BYTES // self._chunk_bytes)
+        return count if self.tokens.records else min(n, count)
 
 
 def batches_for(tokens: Tokens, preset: Preset, seed: int) -> Batches:

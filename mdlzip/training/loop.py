@@ -33,10 +33,11 @@ _LEAST_SHARE_OF_LOSS = ((0.15, 0.5), (0.4, 0.65))
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The network that the archive will hold, and what was measured on the way."""
+    """The network, what was measured on the way, and the name of its preset."""
 
     network: IntegerNetwork
     figures: dict[str, float] = field(default_factory=dict)
+    preset: str = ""
 
 
 class Loop:
@@ -175,7 +176,8 @@ class Loop:
             raise ExportRefused(
                 "training diverged; try a smaller learning rate (--set train.muon_lr)"
             )
-        return TrainResult(network, {k: float(v) for k, v in out.items()})
+        measured = {k: float(v) for k, v in out.items()}
+        return TrainResult(network, measured, session.preset.name)
 
     def _from_log(self) -> dict[str, float]:
         """The time of a step, and the online code length if the run has seen the whole file."""

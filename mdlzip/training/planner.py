@@ -138,22 +138,26 @@ def choose(
     return Choice(replace(preset, model=model), device, budget_s, lzma_bytes)
 
 
-def make_plan(session: Session, choice: Choice, options: Options, began: float) -> Plan:
+def make_plan(
+    session: Session, choice: Choice, options: Options, began: float, *, coded: bool = True
+) -> Plan:
     """Time training steps of `session` and the coder on this machine, and estimate.
 
     The session is as it was afterwards. began: when the time of the budget began, as
-    time.monotonic().
+    time.monotonic(). coded: whether the file will be coded with the network.
     """
     total_bytes, budget = session.total_bytes, choice.budget_s
     with throw_away(session):
         times = time_step(session, _TIMING_SHARE * budget)
-        coding_s = time_coding(
-            session,
-            options.threads,
-            verify=options.verify,
-            device=options.device,
-            memory=options.memory,
-        )
+        coding_s = 0.0
+        if coded:
+            coding_s = time_coding(
+                session,
+                options.threads,
+                verify=options.verify,
+                device=options.device,
+                memory=options.memory,
+            )
     passes_per_step = session.batches.passes_per_step
     spent_s = time.monotonic() - began
     # A rough law, from prose; the comparison with the fallback is what decides in the end.

@@ -36,24 +36,25 @@ def train(
     resumed: Checkpoint | None = None,
     check_model: Callable[[ModelConfig], None] = lambda config: None,
     check_source: Callable[[], None] = lambda: None,
+    coded: bool = True,
     warn: Callable[[str], None] = lambda text: None,
 ) -> TrainResult:
     """Train a network for a file of at least one byte, given by its symbols.
 
-    sample: some of its bytes, as `learn.sample_of` takes them.
-    began: when the work that the budget is for began
-    (time.monotonic()), now by default. rival_bytes: the size to beat, None for any. Checkpoints go
-    to `work_dir`; resumed: the one to go on from. check_model: raises if the chosen model must not
-    be trained; check_source: raises if the input has changed, asked with every checkpoint. warn:
-    takes what went wrong without harm. Raises NoGain as soon as the rival is out of reach,
-    Interrupted after a checkpoint if `should_stop()` becomes true, ExportRefused if the trained
-    network breaks a bound of the predictor.
+    sample: some of its bytes, as `learn.sample_of` takes them. began: when the work that the budget
+    is for began (time.monotonic()), now by default. rival_bytes: the size to beat, None for any.
+    Checkpoints go to `work_dir`; resumed: the one to go on from. check_model: raises if the chosen
+    model must not be trained; check_source: raises if the input has changed, asked with every
+    checkpoint. coded: whether the file will be coded with the network, which takes a part of the
+    budget. warn: takes what went wrong without harm. Raises NoGain as soon as the rival is out of
+    reach, Interrupted after a checkpoint if `should_stop()` becomes true, ExportRefused if the
+    trained network breaks a bound of the predictor.
     """
     began = time.monotonic() if began is None else began
     with settled_cpu(options.threads):
         choice = choose(tokens, sample, options, resumed.settings.preset if resumed else None)
         session = Session(tokens, choice.preset, device=choice.device, seed=options.seed)
-        plan = make_plan(session, choice, options, began)
+        plan = make_plan(session, choice, options, began, coded=coded)
         check_model(plan.preset.model)
         sentence = plan.sentence(tokens.total_bytes, rival_bytes)
         if resumed:

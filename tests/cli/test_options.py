@@ -10,7 +10,7 @@ CLI = Path(__file__).resolve().parents[2] / "mdlzip" / "cli"
 # Where the same word has another value: a file, a result as JSON, weights, a folder; the checkpoint
 # of a run or the runs of a study; all steps of a training or those under the penalty; one method or
 # several.
-OTHER_VALUES = {"--output": 4, "--resume": 2, "--steps": 2, "--method": 2}
+OTHER_VALUES = {"--output": 5, "--resume": 2, "--steps": 2, "--method": 2}
 
 
 def definitions(tree: ast.AST) -> list[str]:

@@ -25,6 +25,7 @@ COMMANDS = {*PROGRAM.commands}
 SHORTER = {
     "compress": ("--budget 10m", "--steps 3 --preset nano --no-fallback"),
     "bench": ("--budget 10m", "--steps 3 --preset nano"),
+    "train": ("--budget 10m", "--steps 3 --preset nano"),
     "study": ("--budget 1m", "--steps 2 --preset nano --values 1"),
 }
 
@@ -53,7 +54,7 @@ def test_commands_have_these_options(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     found = {page.name: len(lines_of(page)) for page in PAGES}
-    assert (found["README.md"], found["reproduction.md"], found["benchmarks.md"]) == (19, 11, 3)
+    assert (found["README.md"], found["reproduction.md"], found["benchmarks.md"]) == (21, 11, 3)
 
 
 @pytest.fixture
@@ -65,9 +66,9 @@ def shell(tmp_path: Path) -> Any:
     program.chmod(0o755)
     text = (ROOT / "LICENSE").read_bytes()
     (tmp_path / "folder").mkdir()
-    for name in ("corpus.txt", "other.txt", "folder/file"):
+    for name in ("corpus.txt", "other.txt", "new.txt", "folder/file"):
         (tmp_path / name).write_bytes(text)
-    environment = cli_environment()
+    environment = cli_environment(MDLZIP_MODELS=str(tmp_path / "models"))
     environment["PATH"] = f"{program.parent}:{environment['PATH']}"
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
@@ -81,14 +82,20 @@ def shell(tmp_path: Path) -> Any:
 
 def test_what_the_readme_says_about_use(shell: Any, tmp_path: Path) -> None:
     lines = block(ROOT / "README.md", "sh", "mdlzip doctor").splitlines()
-    assert len(lines) == 13
+    assert len(lines) == 16
     for line in lines:
         before, after = SHORTER.get(line.split()[1], ("", ""))
         assert before in line
         done = shell(line.replace(before, after) if before else line)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "back.txt").read_bytes() == (ROOT / "LICENSE").read_bytes()
-    for name in ("w.safetensors", "other.mdlz", "folder.tar.mdlz", "study-transformer/runs.jsonl"):
+    for name in (
+        "w.safetensors",
+        "other.mdlz",
+        "folder.tar.mdlz",
+        "study-transformer/runs.jsonl",
+        "texts.mdlm",
+    ):
         assert (tmp_path / name).is_file(), name
 
 

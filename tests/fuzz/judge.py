@@ -19,8 +19,9 @@ from mdlzip.archive.blocks import block_sums
 from mdlzip.archive.bodies import LEARNED
 from mdlzip.archive.bodies.stored import Stored
 from mdlzip.archive.reader import ArchiveReader
-from mdlzip.codec.decode import InOrder, unit_decoder
-from mdlzip.codec.fitting import Machine, load
+from mdlzip.codec.fitting import Machine
+from mdlzip.codec.models import load
+from mdlzip.codec.units import InOrder, unit_decoder
 from mdlzip.errors import LimitExceeded, MdlzipError
 from tests.archive_tools import decode
 from tests.fuzz.document import Document, Field

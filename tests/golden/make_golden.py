@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+MODELS = HERE / "models"
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -27,8 +28,10 @@ from mdlzip import codec  # noqa: E402
 from mdlzip.archive.bodies import LEARNED  # noqa: E402
 from mdlzip.archive.bodies.learned import Model  # noqa: E402
 from mdlzip.archive.bodies.xz import Xz  # noqa: E402
+from mdlzip.archive.card import Card, pack_card  # noqa: E402
 from mdlzip.archive.header import Header  # noqa: E402
 from mdlzip.archive.weights import pack_weights  # noqa: E402
+from mdlzip.archive.weights_head import LINES  # noqa: E402
 from mdlzip.codec.options import CompressOptions  # noqa: E402
 from mdlzip.config import ModelConfig  # noqa: E402
 from mdlzip.networks.none import NoNetwork  # noqa: E402
@@ -293,16 +296,58 @@ def coded_archive(
     context: Context,
     *,
     weights: str = "coded",
+    card: bytes = b"",
 ) -> bytes:
     """The archive of `data` with a network and context that are given, and fixed metadata."""
-    packed, out = pack_weights(network, weights), io.BytesIO()
+    out, lines, payload = io.BytesIO(), dict.fromkeys(LINES, 0), b""
+    if not network.model_id:
+        packed = pack_weights(network, weights)
+        payload, lines = packed.data, packed.ledger
     header = Header(LEARNED.number, 0o640, MTIME_NS, len(data))
-    model = Model(network.config, layout, packed.data, packed.ledger, context)
+    model = Model(network.config, layout, payload, lines, context, network.model_id, card)
     source = Held(np.frombuffer(data, np.uint8))
     with prepare(source, layout, network.vocabulary, None, threads=1) as tokens:
         units = encode_units(network, tokens, context, threads=1)
         LEARNED.write(out, header, None, model, units, sha256(data).digest())
     return out.getvalue()
+
+
+def model_file() -> tuple[bytes, IntegerNetwork]:
+    """(A model file, its network with text and id): strings as symbols, some lines of a log."""
+    text = access_log(2400)[800:]
+    network = merging_network(FAMILIES["ours"], access_log(2400))
+    card = pack_card(Card("log", records=True, trained_bytes=2400))
+    context = Context(GROUP, (8, 9, 8))
+    model = coded_archive(text, network, Layout(len(text), 512, 8), context, card=card)
+    return model, replace(network, text=text, model_id=sha256(model).digest())
+
+
+def named_cases() -> dict[str, tuple[bytes, bytes]]:
+    """Name -> (original, archive) of archives that name the model file; small tables, as above."""
+    _, network = model_file()
+    data = access_log(1500)
+    layout, bits = Layout(len(data), 200, 2), (8, 10, 8)
+    contexts = {
+        "chunk": Context(),
+        "group": Context(GROUP, bits, lane_chunks=2),
+        "reference": Context(REFERENCE, bits, references=(1,), lane_chunks=2),
+        "solid": Context(SOLID, bits, waves=(1, 3), lane_chunks=65536),
+    }
+    return {
+        f"v{VERSION}-named-{name}.mdlz": (data, coded_archive(data, network, layout, context))
+        for name, context in contexts.items()
+    }
+
+
+def make_models() -> None:
+    """Write the model file and the archives that name it."""
+    MODELS.mkdir(exist_ok=True)
+    (MODELS / f"v{VERSION}-log.mdlm").write_bytes(model_file()[0])
+    cases = named_cases()
+    for name, (_, archive) in cases.items():
+        (MODELS / name).write_bytes(archive)
+    lines = [f"{sha256(data).hexdigest()}  {name}\n" for name, (data, _) in cases.items()]
+    (MODELS / "SHA256").write_text("".join(lines), encoding="utf-8")
 
 
 def make(name: str, folder: Path) -> bytes:
@@ -325,6 +370,8 @@ def main() -> None:
             if not path.exists() or name in sys.argv[1:]:
                 path.write_bytes(make(name, Path(folder)))
             lines.append(f"{sha256(data).hexdigest()}  {path.name}\n")
+    if not MODELS.exists() or "models" in sys.argv[1:]:
+        make_models()
     (HERE / "SHA256").write_text("".join(lines), encoding="utf-8")
 
 

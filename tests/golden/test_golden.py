@@ -103,3 +103,32 @@ def test_the_contexts_are_what_they_are_for() -> None:
     assert found[3].context.grid == (46, 2)
     assert len(found[1].context.references) == 2
     assert max(found[2].context.waves) > 1
+
+
+NAMED = {
+    name: digest
+    for digest, name in (
+        line.split() for line in (make_golden.MODELS / "SHA256").read_text().splitlines()
+    )
+}
+MODEL = make_golden.MODELS / f"v{make_golden.VERSION}-log.mdlm"
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_archives_that_name_a_model(name: str, tmp_path: Path) -> None:
+    """Both decoders decode them, and today's writer makes the same bytes."""
+    archive = (make_golden.MODELS / name).read_bytes()
+    shutil.copy(make_golden.MODELS / name, tmp_path / name)
+    mdlzip.decompress(tmp_path / name, tmp_path / "out", model=MODEL)
+    assert sha256((tmp_path / "out").read_bytes()).hexdigest() == NAMED[name]
+    second = second_decoder.decode(archive, models=[MODEL.read_bytes()])
+    assert sha256(second).hexdigest() == NAMED[name]
+    assert make_golden.named_cases()[name][1] == archive
+
+
+def test_the_model_is_made_alike() -> None:
+    model, network = make_golden.model_file()
+    assert model == MODEL.read_bytes()
+    assert second_decoder.decode(model) == network.text
+    assert network.config.n_merges
+    assert {path.name for path in make_golden.MODELS.glob("*.mdlz")} == set(NAMED)

@@ -1,7 +1,10 @@
 """docs/format.md: the container."""
 
+import json
 import lzma
+from collections.abc import Iterable
 from hashlib import sha256
+from types import SimpleNamespace
 from zlib import crc32
 
 from tests.second_decoder.context import longest_section, read_context, units_of
@@ -10,28 +13,36 @@ from tests.second_decoder.fields import Fields, Refused, Undecoded, require
 from tests.second_decoder.model import read_config, read_model
 from tests.second_decoder.predictor import NoNetwork, Predictor
 
+Learned = SimpleNamespace | None
 STORED, ZSTD, XZ, LEARNED = range(4)
-NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD, CONTEXT = range(1, 8)
+NAME, CONFIGURATION, WEIGHTS, GROUPS, INDEX, PAYLOAD, CONTEXT, MODEL = range(1, 9)
+CARD = 128
 NOT_IN_NAMES = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029", "/", "\\"}
 
 
-def decode(data: bytes, limit: int = 1 << 24) -> bytes:
+def decode(data: bytes, limit: int = 1 << 24, models: Iterable[bytes] = ()) -> bytes:
     """The original in an archive; raises Refused, and nothing else, for what is none.
 
-    Undecoded is raised for zstd payloads, for a newer version, and for learned archives of more
-    than `limit` weights or bytes, once the container has been checked.
+    models: files that it may name. Undecoded is raised for zstd payloads, for a newer version, for
+    a model that is none of these, and for learned archives of more than `limit` weights or bytes,
+    once the container has been checked.
     """
+    return read_archive(data, limit, {sha256(model).digest(): model for model in models})[0]
+
+
+def read_archive(data: bytes, limit: int, models: dict[bytes, bytes]) -> tuple[bytes, Learned]:
+    """(The original; what was learned, None if nothing was)."""
     fields = Fields(data, "archive")
     method, size = read_header(fields)
     try:
-        original = read_body(fields, method, size, limit)
+        original, model = read_body(fields, method, size, limit, models)
     except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise Refused(f"name or payload: {error}") from None
     for at in range(0, size if method != LEARNED else 0, 65536):
         require(crc32(original[at : at + 65536]) == fields.number(4), f"footer: block at {at}")
     require(sha256(original).digest() == fields.take(32), "footer: SHA-256 of the original")
     fields.end()
-    return original
+    return original, model
 
 
 def read_header(fields: Fields) -> tuple[int, int]:
@@ -48,10 +59,12 @@ def read_header(fields: Fields) -> tuple[int, int]:
     return method, header.number(6)
 
 
-def read_body(fields: Fields, method: int, size: int, limit: int) -> bytes:
-    """The original, by what stands between header and SHA-256."""
+def read_body(
+    fields: Fields, method: int, size: int, limit: int, models: dict[bytes, bytes]
+) -> tuple[bytes, Learned]:
+    """The original, by what stands between header and SHA-256, and what was learned."""
     if method == STORED:
-        return fields.take(size)
+        return fields.take(size), None
     require(size > 0, "header: an empty original is stored")
     if fields.peek() == NAME:
         name = section(fields, NAME, 255).data.decode("utf-8")
@@ -59,8 +72,12 @@ def read_body(fields: Fields, method: int, size: int, limit: int) -> bytes:
     last = 127
     while fields.peek() > last:  # optional sections
         last = fields.peek()
-        section(fields, last, 2**24)
-    return (read_learned if method == LEARNED else read_payload)(fields, method, size, limit)
+        payload = section(fields, last, 2**24 if last != CARD else 65536)
+        if last == CARD:
+            read_card(payload.take(payload.left()))
+    if method != LEARNED:
+        return read_payload(fields, method, size), None
+    return read_learned(fields, size, limit, models)
 
 
 def section(fields: Fields, kind: int, most: int) -> Fields:
@@ -74,7 +91,7 @@ def section(fields: Fields, kind: int, most: int) -> Fields:
     return Fields(payload, f"section {kind}")
 
 
-def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
+def read_payload(fields: Fields, method: int, size: int) -> bytes:
     payload = section(fields, PAYLOAD, 2 * size + 131072)
     require(size <= payload.left() * 32768 + 131072, "payload: too short for the original")
     if method == ZSTD:
@@ -89,16 +106,22 @@ def read_payload(fields: Fields, method: int, size: int, limit: int) -> bytes:
     return original
 
 
-def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
+def read_learned(
+    fields: Fields, size: int, limit: int, models: dict[bytes, bytes]
+) -> tuple[bytes, Learned]:
     """The container is checked before anything is decoded."""
-    config = read_config(section(fields, CONFIGURATION, 24))
+    config, weights = read_config(section(fields, CONFIGURATION, 24)), None
     group_bytes, context = config.chunk_size * config.group_chunks, None
     n_groups = -(-size // group_bytes)
     if fields.peek() == CONTEXT:
         payload = section(fields, CONTEXT, longest_section(n_groups))
         context = read_context(payload, n_groups)
     require(context or config.family == 0, "configuration: without network and context")
-    weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
+    if named := fields.peek() == MODEL:
+        payload = section(fields, MODEL, 32)
+        model_id = payload.take(32)
+    else:
+        weights = section(fields, WEIGHTS, 8 * config.cells + 65536)
     section(fields, GROUPS, 2**48 - 1)
     units, frames = [], []
     for unit in units_of(context, n_groups):
@@ -118,12 +141,40 @@ def read_learned(fields: Fields, method: int, size: int, limit: int) -> bytes:
     require(fields.left() == 32, "footer: not 40 bytes")
     if max(config.cells, size) > limit:
         raise Undecoded("more than this decoder was told to decode")
-    model = read_model(weights, config)
+    text = b""
+    if named:
+        model, text = open_model(model_id, config, limit, models)
+    else:
+        model = read_model(weights, config)
     predictor = Predictor(model) if config.family == 0 else NoNetwork(model)
-    decoded = list(decode_units(predictor, context, frames))
+    decoded = list(decode_units(predictor, context, frames, text))
     require(list(map(crc32, decoded)) == crcs, "index: CRC of a decoded unit")
     groups = {}
     for unit, plain in zip(units, decoded, strict=True):
         parts = Fields(plain, "unit")
         groups |= {group: parts.take(n) for group, n in unit}
-    return b"".join(groups[group] for group in range(n_groups))
+    return b"".join(groups[group] for group in range(n_groups)), None if named else model
+
+
+def open_model(
+    model_id: bytes, config: SimpleNamespace, limit: int, models: dict[bytes, bytes]
+) -> tuple[SimpleNamespace, bytes]:
+    """(What an archive of this configuration takes from its model, the text)."""
+    if model_id not in models:
+        raise Undecoded("model section: the model is not at hand")
+    text, found = read_archive(models[model_id], limit, {})
+    require(found is not None and found.family == 0, "model: has no network")
+    require(len(text) <= 262144, "model: its original is too long")
+    own = vars(config)
+    cut = {name: own[name] for name in ("chunk_size", "group_chunks")}
+    model = SimpleNamespace(**vars(found) | cut)
+    require(all(vars(model)[name] == own[name] for name in own), "configuration: another network")
+    require(max(map(len, model.strings)) <= config.chunk_size // 2, "model: a string is too long")
+    return model, text
+
+
+def read_card(payload: bytes) -> None:
+    try:
+        require(isinstance(json.loads(payload), dict), "card: is no object")
+    except (ValueError, RecursionError):
+        raise Refused("card: is no JSON") from None

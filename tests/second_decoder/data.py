@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -56,9 +57,14 @@ def decode_units(
     predictor: Predictor | NoNetwork,
     context: Context | None,
     units: Iterable[tuple[list[int], list[int], bytes]],
+    text: bytes,
 ) -> Iterator[bytes]:
-    """The bytes of each unit; units: where its groups begin, their bytes, its coded stream."""
+    """The bytes of each unit; units: where its groups begin, their bytes, its coded stream.
+
+    text: of the model, which all units know.
+    """
     strings, size, known = predictor.m.strings, predictor.m.chunk_size, None
+    read = learn_text(predictor, context, text) if context and text else None
     for begins, groups, coded in units:
         fields = Fields(coded, "coded stream")
         cuts = [read_cut(fields, predictor, g) for g in groups]
@@ -66,14 +72,56 @@ def decode_units(
         if context is None:
             yield decode_unit(predictor, RangeDecoder(stream), groups, cuts, 1)
             continue
-        before = known or Memory(context.bits)
-        if known and context.mode == REFERENCE:
-            before = known.copy()
+        before = known or read or Memory(context.bits)
+        if isinstance(before, Experts) and (before is read or context.mode == REFERENCE):
+            before = before.copy()
         origins = [b + k * size for b, c in zip(begins, cuts, strict=True) for k in range(len(c))]
         coder = Experts(strings, size, stream, origins, context, before)
         yield decode_unit(predictor, coder, groups, cuts, context.lane)
         if context.mode == SOLID or (context.mode == REFERENCE and not known):
             known = coder
+
+
+def learn_text(predictor: Predictor, context: Context, text: bytes) -> Experts:
+    """What a unit of the text leaves: its symbols are known, its chunks and lanes are as usual."""
+    model, chunks, symbols = predictor.m, [[]], merged(predictor.m, text)
+    full, filled = model.chunk_size - max(map(len, model.strings)) + 1, 0
+    for rank in symbols:
+        if filled >= full:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(rank)
+        filled += len(model.strings[rank])
+    origins = [k * model.chunk_size for k in range(len(chunks))]
+    coder = Experts(model.strings, model.chunk_size, b"", origins, context, Memory(context.bits))
+    for first in range(min(context.lane, len(chunks))):
+        alive = list(range(first, len(chunks), context.lane))
+        at, before = 0, [256] * len(alive)
+        predictor.start(len(alive))
+        while alive:
+            rows = predictor.counts(before)
+            for chunk, row in zip(alive, rows, strict=True):
+                coder.learn(chunk, chunks[chunk][at], row)
+            at += 1
+            kept = [j for j, chunk in enumerate(alive) if at < len(chunks[chunk])]
+            alive = [alive[j] for j in kept]
+            before = [model.in_use[chunks[chunk][at - 1]] for chunk in alive]
+            predictor.keep(kept)
+    return coder
+
+
+def merged(model: SimpleNamespace, text: bytes) -> list[int]:
+    """The ranks that stand for a text: the merges in their order, each from left to right."""
+    ranks = [model.in_use.index(byte) for byte in text]
+    first = len(model.in_use) - model.n_merges
+    for number, pair in enumerate(model.pairs):
+        out, i = [], 0
+        while i < len(ranks):
+            hit = tuple(ranks[i : i + 2]) == pair
+            out.append(first + number if hit else ranks[i])
+            i += 1 + hit
+        ranks = out
+    return ranks
 
 
 def read_cut(fields: Fields, predictor: Predictor | NoNetwork, g: int) -> list[int]:

@@ -237,7 +237,7 @@ class Experts:
         require(len(self.known) < 1 << 31, "known text: too long")
         self.lane, self.n_symbols = lane, [0] * n
         self.lanes = [Lane(origin, context.grid) for origin in origins[::lane]]
-        self.stream = BinaryDecoder(stream, "coded stream")
+        self.stream, self.told = BinaryDecoder(stream, "coded stream"), None
         self.end = self.stream.end
 
     def copy(self) -> "Experts":
@@ -250,6 +250,11 @@ class Experts:
         """The next symbol of each of the chunks, as ranks of the model; counts: (B, V)."""
         rows = counts[:, self.order].tolist()
         return [self.order[self.symbol(c, row)] for c, row in zip(chunks, rows, strict=True)]
+
+    def learn(self, chunk: int, rank: int, counts) -> None:
+        """Take a symbol that is known, a rank of the model, in place of one that is decoded."""
+        self.told = self.order.index(rank)
+        self.symbol(chunk, counts[self.order].tolist())
 
     def symbol(self, chunk: int, counts: list[int]) -> int:
         """The next symbol of a chunk, as a rank of the experts."""
@@ -313,7 +318,7 @@ class Experts:
         for rank, place in zip(expected, levels, strict=True):
             kind = 15 if rank == g else 14
             used.append((slots["match", *place, kind], 1) if rank >= 0 else None)
-        sets = 0, 13 + state, 61 + first, 109 + last
+        self.asked, sets = range(g, g + 1), (0, 13 + state, 61 + first, 109 + last)
         bit = self.answer(inputs, used, sets, (state, 16 + g % 1024))
         for slot in [*(bucket[1] for bucket in buckets), *maps]:
             learn(slot, bit)
@@ -340,6 +345,7 @@ class Experts:
                 w, speaking = 16 + 16 * tried, 10 - used[:10].count(None)
                 sets = 1 + depth, 13 + w + state, 61 + w + speaking, 365 + last
                 pair = 1040 + 256 * depth + node % 256, 4112 + mixed(node, last) % 4096
+                self.asked = range(middle, high)
                 bit = self.answer(inputs, used, sets, pair)
                 for slot in [*tree, *maps]:
                     learn(slot, bit)
@@ -382,7 +388,9 @@ class Experts:
         )
         left, right = e0[0] + f0[0], e1[0] + f1[0]
         p = 2 * q + 3 * (left + (right - left) * f // 192) >> 3
-        bit = self.stream.bit(min(max(p, 16), ONE - 16), 22)
+        bit = int(self.told in self.asked)
+        if self.told is None:
+            bit = self.stream.bit(min(max(p, 16), ONE - 16), 22)
         for slot in (e1, f1) if 2 * f >= 192 else (e0, f0):
             learn(slot, bit)
         error = ((bit << 22) - q) * (6 + 768 // (32 + a[20])) >> 10

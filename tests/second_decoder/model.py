@@ -84,7 +84,8 @@ def read_strings(fields: Fields, strings: list[bytes], c: SimpleNamespace) -> li
         number, pair = divmod(number, base**2)
         pairs.append(divmod(pair, base))
     require(number == 0, "merges: a rest is left")
-    for first, second in reversed(pairs):
+    c.pairs = pairs[::-1]
+    for first, second in c.pairs:
         strings.append(strings[first] + strings[second])
         require(len(strings[-1]) <= min(255, c.chunk_size // 2), "merges: a string is too long")
     return strings

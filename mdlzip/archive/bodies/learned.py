@@ -34,13 +34,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """What a learned archive says before its groups; weights: packed, with its three lines."""
+    """What a learned archive says before its groups; weights: packed, with its three lines.
+
+    model_id: of the model file that has the weights, in place of them. card: what a model file says
+    of itself, see `archive.card`; empty for none.
+    """
 
     config: NetworkConfig
     layout: Layout
     weights: bytes
     weight_lines: dict[str, int]
     context: Context = STRICT
+    model_id: bytes = b""
+    card: bytes = b""
 
 
 class Learned(Body):
@@ -50,7 +56,7 @@ class Learned(Body):
     label = "learned"
 
     def begin(self, reader: ArchiveReader) -> None:
-        """Name, optional sections, configuration and context; the weights come next."""
+        """Name, optional sections, configuration, context, model; the weights come next."""
         reader.begin_sections()
         reader.begin_configuration()
 
@@ -74,10 +80,15 @@ class Learned(Body):
         out = Counting(sink)
         out.write(header.pack())
         out.write(name_section(name))
+        if model.card:
+            out.write(pack_section(Kind.CARD, model.card))
         out.write(pack_section(Kind.CONFIGURATION, pack_config(model.config, model.layout)))
         if model.context.mode != CHUNK:
             out.write(pack_section(Kind.CONTEXT, pack_context(model.context)))
-        out.write(pack_section(Kind.WEIGHTS, model.weights))
+        if model.model_id:
+            out.write(pack_section(Kind.MODEL, model.model_id))
+        else:
+            out.write(pack_section(Kind.WEIGHTS, model.weights))
         out.write(framed_header(Kind.GROUPS))
         table, expected = UnitTable.empty(), len(Units(model.layout, model.context))
         for coded, crc in units:
@@ -107,6 +118,7 @@ class Learned(Body):
             lengths,
             reader.optional,
             context_bytes=context_bytes(reader.context),
+            model_bytes=len(reader.model_id),
         )
 
     def _ledger(self, name: str | None, model: Model, lengths: Iterable[int]) -> Ledger:
@@ -115,5 +127,7 @@ class Learned(Body):
             config_bytes(model.config),
             model.weight_lines,
             lengths,
+            [len(model.card)] if model.card else [],
             context_bytes=context_bytes(model.context),
+            model_bytes=len(model.model_id),
         )
