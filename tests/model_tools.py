@@ -14,7 +14,7 @@ from mdlzip.fileio import spool
 from mdlzip.quantised.network import IntegerNetwork
 from tests.archive_tools import random_network
 
-TEXT = b" ".join(b"%d green bottles hanging on the wall," % n for n in range(60))
+TEXT = b" ".join(b"%d green bottles hanging on the wall," % n for n in range(20))
 
 
 def make_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.conftest import ROOT, cli_environment
 
 SOURCES = ROOT / "mdlzip" / "cli"
 UNSEEN = ROOT / "mdlzip" / "codec" / "decode.py"
-SHORT = ("--steps", "60", "--preset", "nano", "--device", "cpu")
+SHORT = ("--steps", "30", "--preset", "nano", "--device", "cpu")
 
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -67,14 +68,14 @@ def test_training_reports_what_it_has_not_seen(trained: Path) -> None:
 
 
 def test_a_file_is_coded_with_it_and_comes_back(trained: Path) -> None:
-    plain = run(trained, "compress", "data", "-o", "plain.mdlz", "-1", "--json")
     done = run(trained, "compress", "data", "-D", "code.mdlm", "--no-fallback", "--json")
-    assert done.returncode == plain.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)["files"]
     assert report["method"] == "learned"
     assert report["model_bytes"] == (trained / "code.mdlm").stat().st_size
-    # the model's text is of the same kind: even a network that hardly learned beats the others
-    assert (trained / "data.mdlz").stat().st_size < 0.85 * (trained / "plain.mdlz").stat().st_size
+    # the model's text is of the same kind: even a network that hardly learned beats LZMA
+    least = len(lzma.compress(UNSEEN.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
+    assert (trained / "data.mdlz").stat().st_size < 0.85 * least
     one_line(
         run(trained, "decompress", "data.mdlz", "-o", "back"), 8, report["model_id"][:16], "-D"
     )
@@ -85,7 +86,6 @@ def test_a_file_is_coded_with_it_and_comes_back(trained: Path) -> None:
     assert run(trained, "models", "path").stdout.strip() == str(trained / "kept")
     assert run(trained, "decompress", "data.mdlz", "-o", "back").returncode == 0
     assert (trained / "back").read_bytes() == UNSEEN.read_bytes()
-    assert run(trained, "test", "data.mdlz").returncode == 0
     again = run(trained, "compress", "data", "-D", "code", "-o", "again.mdlz", "--no-fallback")
     assert again.returncode == 0, again.stderr
     assert "(not in the file)" in again.stdout
@@ -93,7 +93,6 @@ def test_a_file_is_coded_with_it_and_comes_back(trained: Path) -> None:
     assert part.stdout == UNSEEN.read_text()[10:50]
     assert run(trained, "models", "remove", "code").returncode == 0
     one_line(run(trained, "test", "data.mdlz"), 8, "models add")
-    assert run(trained, "test", "data.mdlz", "-D", "code.mdlm").returncode == 0
 
 
 def test_records_with_a_model_of_lines(trained: Path) -> None:

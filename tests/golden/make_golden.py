@@ -314,7 +314,7 @@ def coded_archive(
 
 def model_file() -> tuple[bytes, IntegerNetwork]:
     """(A model file, its network with text and id): strings as symbols, some lines of a log."""
-    text = access_log(2400)[800:]
+    text = access_log(1400)[800:]
     network = merging_network(FAMILIES["ours"], access_log(2400))
     card = pack_card(Card("log", records=True, trained_bytes=2400))
     context = Context(GROUP, (8, 9, 8))
@@ -325,13 +325,13 @@ def model_file() -> tuple[bytes, IntegerNetwork]:
 def named_cases() -> dict[str, tuple[bytes, bytes]]:
     """Name -> (original, archive) of archives that name the model file; small tables, as above."""
     _, network = model_file()
-    data = access_log(1500)
+    data = access_log(900)
     layout, bits = Layout(len(data), 200, 2), (8, 10, 8)
     contexts = {
         "chunk": Context(),
         "group": Context(GROUP, bits, lane_chunks=2),
         "reference": Context(REFERENCE, bits, references=(1,), lane_chunks=2),
-        "solid": Context(SOLID, bits, waves=(1, 3), lane_chunks=65536),
+        "solid": Context(SOLID, bits, waves=(1, 2), lane_chunks=65536),
     }
     return {
         f"v{VERSION}-named-{name}.mdlz": (data, coded_archive(data, network, layout, context))
