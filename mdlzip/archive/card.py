@@ -8,10 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mdlzip.archive.sections import storable_name
-from mdlzip.errors import CorruptArchive
 from mdlzip.limits import MAX_CARD_BYTES
-
-SECTION = "card section"
 
 
 @dataclass(frozen=True)
@@ -40,28 +37,25 @@ def pack_card(card: Card) -> bytes:
     return json.dumps(asdict(card), separators=(",", ":")).encode()
 
 
-def unpack_card(payload: bytes) -> Card:
-    """Inverse of `pack_card`; fields that are not known are left out. Raises CorruptArchive."""
+def unpack_card(payload: bytes) -> Card | None:
+    """Inverse of `pack_card`; fields that are not known are left out. None for what is no card."""
     try:
         found = json.loads(payload) if len(payload) <= MAX_CARD_BYTES else None
     except (ValueError, RecursionError):
-        found = None
+        return None
     if not isinstance(found, dict):
-        raise CorruptArchive(f"{SECTION}: is no JSON object")
+        return None
     standard = asdict(Card())
-    return Card(**{k: _checked(k, found.get(k, v), v) for k, v in standard.items()})
+    values = {name: found.get(name, value) for name, value in standard.items()}
+    good = all(_is_like(values[name], value) for name, value in standard.items())
+    return Card(**values) if good else None
 
 
-def _checked(name: str, value: Any, standard: Any) -> Any:
-    """`value`, if it is of the type of the field's standard and may be shown."""
-    kind = type(standard)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    good = type(value) is kind
-    if good and kind is str:
-        good = value == "" or storable_name(value) is not None
-    elif good and kind in (int, float):
-        good = math.isfinite(value) and 0 <= value < 1 << 63
-    if not good:
-        raise CorruptArchive(f"{SECTION}: {name} is not what it must be")
-    return value
+def _is_like(value: Any, standard: Any) -> bool:
+    """Whether a value is of the type of the field's standard and may be shown."""
+    if isinstance(standard, str):
+        return value == "" or (isinstance(value, str) and storable_name(value) is not None)
+    if isinstance(standard, bool) or isinstance(value, bool):
+        return type(value) is type(standard)
+    kinds = (int, float) if isinstance(standard, float) else (int,)
+    return isinstance(value, kinds) and math.isfinite(value) and 0 <= value < 1 << 63

@@ -35,7 +35,8 @@ from mdlzip.errors import CorruptArchive, UnsupportedVersion
 from mdlzip.symbols.context import Units
 
 _INDEX = bytes([Kind.INDEX, 0])  # kind and flags
-_LAST = (Kind.WEIGHTS, Kind.PAYLOAD)  # the last section whose header tells its length
+_BEFORE_GROUPS = (Kind.WEIGHTS, Kind.MODEL)
+_LAST = (*_BEFORE_GROUPS, Kind.PAYLOAD)  # the last section whose header tells its length
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Copy:
             if section.kind < FIRST_OPTIONAL_KIND:
                 self.sections.setdefault(section.kind, section)
             if section.kind in _LAST:
-                framed = section.kind == Kind.WEIGHTS
+                framed = section.kind in _BEFORE_GROUPS
                 self.data_at = section.end + framed * SECTION_HEADER_BYTES
         return section
 
@@ -134,7 +135,7 @@ class Copy:
             return None
         if end + SECTION_HEADER_BYTES > self.total:
             return None
-        if kind == Kind.WEIGHTS:
+        if kind in _BEFORE_GROUPS:
             self.data_at = end + SECTION_HEADER_BYTES
             return None
         return end

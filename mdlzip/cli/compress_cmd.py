@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,36 +23,10 @@ from mdlzip.cli.terminal import (
     files_or_stdin,
     single_destination,
 )
-from mdlzip.cli.values import parse_path
 from mdlzip.process.settings import prepare_training
 
 if TYPE_CHECKING:
     from mdlzip.codec import CompressOptions, CompressReport
-
-
-@dataclass(frozen=True)
-class Training:
-    """Checkpoints and records of the training."""
-
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False
-    work_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--work-dir",
-            parser=parse_path,
-            metavar="DIR",
-            help="Folder for checkpoints. [default: hidden, beside the output]",
-        ),
-    ] = None
-    metrics: Annotated[
-        Path | None,
-        typer.Option(
-            "--metrics",
-            parser=parse_path,
-            metavar="FILE",
-            help="Write metrics as JSON lines, those of all FILEs.",
-        ),
-    ] = None
 
 
 @guarded
@@ -75,7 +49,7 @@ def compress(
     ] = True,
     verify: opt.Verify = True,
     model: opt.Model = None,
-    training: Training,
+    training: opt.Training,
     machine: opt.Machine,
     display: opt.Display,
 ) -> int:
@@ -93,14 +67,12 @@ def compress(
         effort,
         recipe,
         machine,
+        training,
         weights=weights,
         fallback=fallback,
         verify=verify,
         force=force,
         remove_source=source.remove,
-        work_dir=training.work_dir,
-        resume=training.resume,
-        metrics=training.metrics,
         model=model,
     )
     metrics_before = _made(training.metrics)

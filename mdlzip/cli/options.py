@@ -333,8 +333,37 @@ class Recipe(Settings):
         return {**super().chosen(), **more}
 
 
+@dataclass(frozen=True)
+class Training:
+    """Checkpoints and records of the training."""
+
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--work-dir",
+            parser=parse_path,
+            metavar="DIR",
+            help="Folder for checkpoints. [default: hidden, beside the output]",
+        ),
+    ] = None
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            parser=parse_path,
+            metavar="FILE",
+            help="Write metrics as JSON lines, those of all FILEs.",
+        ),
+    ] = None
+
+    def chosen(self) -> Mapping[str, Any]:
+        """Fields of `CompressOptions`."""
+        return {"resume": self.resume, "work_dir": self.work_dir, "metrics": self.metrics}
+
+
 def compress_options(
-    *bundles: Effort | Settings | Place,
+    *bundles: Effort | Settings | Place | Training,
     **more: Any,
 ) -> CompressOptions:
     """The codec's options from the bundles of a command and its own fields."""

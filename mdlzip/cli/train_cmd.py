@@ -8,7 +8,6 @@ import typer
 
 from mdlzip.cli import options as opt
 from mdlzip.cli.batch import Batch, Outcome
-from mdlzip.cli.compress_cmd import Training
 from mdlzip.cli.failures import guarded
 from mdlzip.cli.resumable import resumable
 from mdlzip.cli.terminal import STDIO, check_output
@@ -61,7 +60,7 @@ def train(
     settings: opt.Settings,
     method: opt.Method = None,
     seed: opt.Seed = 0,
-    training: Training,
+    training: opt.Training,
     machine: opt.Machine,
     display: opt.Display,
 ) -> int:
@@ -77,13 +76,11 @@ def train(
         effort,
         settings,
         machine,
+        training,
         method=method,
         seed=seed,
         force=force,
         fallback=False,
-        work_dir=training.work_dir,
-        resume=training.resume,
-        metrics=training.metrics,
     )
 
     def one(target: str) -> Outcome:

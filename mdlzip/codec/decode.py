@@ -30,6 +30,7 @@ from mdlzip.corpus import STDIN, is_standard_stream
 from mdlzip.errors import CorruptArchive, IsFolder, UsageError
 from mdlzip.fileio import (
     Metadata,
+    check_apart,
     check_output,
     check_removable,
     checked_path,
@@ -86,6 +87,7 @@ def decompress(
             check_removable(source)
         if target:
             check_output(target, source=source, force=force)
+            check_apart([target], [] if machine.model is None else [machine.model])
             if check_target is not None:
                 check_target(target)
         with open_output(target, force=force, seekable=False, sparse=True) as out:

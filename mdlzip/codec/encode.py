@@ -30,7 +30,7 @@ from mdlzip.codec.learned import (
     train_on,
     write_with,
 )
-from mdlzip.codec.models import chosen_model, read_model
+from mdlzip.codec.models import chosen_model, read_model, survey_model
 from mdlzip.codec.options import (
     EXPERTS,
     SUFFIX,
@@ -94,20 +94,20 @@ def compress(
     checked_path(src, "src")
     if dst is not None:
         checked_path(dst, "dst")
+    options = replace(options, model=chosen_model(options.model))
     source = None if is_standard_stream(src) else Path(src)
     target = _target(source, dst)
     _check_files(source, target, options)
     if target is not None and check_target is not None:
         check_target(target)
-    model = chosen_model(options.model)
-    options = replace(options, model=model)
+    model = None if options.model is None else survey_model(options.model)
     with open_corpus(src) as corpus:
         job = Job(
             corpus, target, options, on_progress or no_progress, should_stop or (lambda: False)
         )
         if model is not None:
             machine = Machine("cpu", options.threads, options.memory)
-            network, job.model_bytes = read_model(model, machine), model.stat().st_size
+            network, job.model_bytes = read_model(model, machine), model.size
         job.network = network if corpus.size else None
         try:
             report = _run(job, str(src))
@@ -142,7 +142,8 @@ def _check_files(source: Path | None, target: Path | None, options: CompressOpti
     if metrics is not None and str(metrics) != STDIN:
         append = options.append_metrics or options.resume
         check_output(metrics, source=source, force=options.force, append=append)
-    inputs = [path for path in (source, options.config_file) if path is not None]
+    read = (source, options.config_file, options.model)
+    inputs = [path for path in read if path is not None]
     check_apart([path for path in (target, metrics) if path is not None], inputs)
     if target is not None and not is_stream(target):
         check_writable(target, force=options.force)
@@ -164,7 +165,7 @@ def _run(job: Job, source: str) -> CompressReport:
             job.tokens = stack.enter_context(tokenise(job, job.network.vocabulary, None))
             settle_grid(job)
         if options.resume and not given:
-            work = _enter_work_folder(job, stack)
+            work = enter_work_folder(job, stack)
             job.options, job.resumed = take_up(options, work.files, work.path)
         rivals = compete_for(job, stack) if not only or job.corpus.size == 0 else Rivals({})
         if job.network is not None:
@@ -175,7 +176,7 @@ def _run(job: Job, source: str) -> CompressReport:
         if job.target is not None and rival_bytes and not is_stream(job.target):
             check_space(job.target, rival_bytes // 2, "the archive")
         if not given and not job.skipped:
-            work = work or _enter_work_folder(job, stack)
+            work = work or enter_work_folder(job, stack)
             _learn(job, survey, work.files, least_within_reach(job, rivals), stack)
         if not only:
             use_rest_of_budget(job, rivals)
@@ -201,7 +202,7 @@ def _learn(
         job.skipped = f"the trained model cannot be stored ({problem})"
 
 
-def _enter_work_folder(job: Job, stack: ExitStack) -> WorkFolder:
+def enter_work_folder(job: Job, stack: ExitStack) -> WorkFolder:
     """The locked folder for checkpoints; what was made for it goes away with it, if it is empty."""
     options, parent = job.options, job.options.work_dir
     target = None if job.target is None or is_stream(job.target) else job.target

@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from mdlzip.codec.records import MAX_RECORD_BYTES
 from mdlzip.corpus import Corpus, corpus_in
 from mdlzip.errors import UsageError
-from mdlzip.fileio import open_stream, plain_errors, temporary_folder
+from mdlzip.fileio import check_apart, is_same, open_stream, plain_errors, temporary_folder
 from mdlzip.limits import READ_BLOCK_BYTES
 
 _BLOCK_BYTES = 1 << 16  # held out together, where files are few
@@ -47,19 +48,26 @@ class TrainingSet:
             corpus.__exit__(*exc)
 
 
-def gather(sources: Sequence[str | Path], *, lines: bool, held_out: float) -> TrainingSet:
+def gather(
+    sources: Sequence[str | Path],
+    *,
+    lines: bool,
+    held_out: float,
+    without: Sequence[Path] = (),
+) -> TrainingSet:
     """Read files, folders with all that is below them, and patterns such as "logs/*.json".
 
     lines: each line is a record, its newline included; empty ones are left out. held_out: about
     this share of the files (of the lines; of pieces of 64 KiB where files are few) is held out.
-    Raises UsageError if there is nothing to train on, MdlzipError.
+    without: outputs, which are left out where a folder or pattern holds them. Raises UsageError if
+    there is nothing to train on or an output is named as a source, MdlzipError.
     """
-    files = list(_files(sources))
+    files = list(_files(sources, without))
     every = round(1 / held_out) if held_out else 0
     parts = _lines(files) if lines else _blocks(files, every)
     with ExitStack() as stack:
         copies = [stack.enter_context(_copy()) for _ in range(2)]
-        ends: tuple[list[int], list[int]] = ([], [])
+        ends = array("q"), array("q")
         sizes = [0, 0]
         n_parts = 0
         for number, part in parts:
@@ -67,7 +75,8 @@ def gather(sources: Sequence[str | Path], *, lines: bool, held_out: float) -> Tr
             with plain_errors(f"cannot keep the sources in {temporary_folder()}"):
                 copies[held].write(part)
             sizes[held] += len(part)
-            ends[held].append(sizes[held])
+            if lines:
+                ends[held].append(sizes[held])
             n_parts += 1
         if not sizes[0]:
             raise UsageError(f"there is nothing to train on in {', '.join(map(str, sources))}")
@@ -82,11 +91,12 @@ def _copy() -> BinaryIO:
         return tempfile.TemporaryFile()
 
 
-def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
+def _files(sources: Sequence[str | Path], without: Sequence[Path]) -> Iterator[Path]:
     """Each file once, in the order of the sources, those of a folder by name."""
     seen: set[tuple[int, int]] = set()
     for source in sources:
-        for path in _expanded(source):
+        for path in _expanded(source, without):
+            check_apart(without, [path])
             with plain_errors(f"{path}: cannot read"):
                 status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -96,27 +106,33 @@ def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
                 yield path
 
 
-def _expanded(source: str | Path) -> Iterable[Path]:
+def _expanded(source: str | Path, without: Sequence[Path]) -> Iterable[Path]:
     path = Path(source)
     if not str(source):
         raise UsageError("the name of a file or folder is empty")
     if path.is_dir():
-        return _below(path)
+        return _below(path, without)
     if not path.exists() and glob.has_magic(str(source)):
         found = sorted(glob.glob(str(source), recursive=True))
         if not found:
             raise UsageError(f"{source}: no file has a name like this")
-        return [file for each in map(Path, found) for file in (_below(each) or [each])]
+        paths = [path for path in map(Path, found) if not _is_one_of(path, without)]
+        return [f for p in paths for f in (_below(p, without) if p.is_dir() else [p])]
     return [path]
 
 
-def _below(folder: Path) -> list[Path]:
+def _is_one_of(path: Path, others: Sequence[Path]) -> bool:
+    return any(is_same(path, other) for other in others)
+
+
+def _below(folder: Path, without: Sequence[Path]) -> list[Path]:
     """All regular files in a folder and those in it; links are not followed."""
     found = []
     for place, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(f for f in folders if not _is_one_of(Path(place, f), without))
         paths = [Path(place, name) for name in sorted(names)]
-        found += [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
+        regular = [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
+        found += [path for path in regular if not _is_one_of(path, without)]
     return found
 
 

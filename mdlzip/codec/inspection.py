@@ -10,9 +10,9 @@ from mdlzip.archive.card import unpack_card
 from mdlzip.archive.reader import ArchiveReader
 from mdlzip.codec.decode import open_source
 from mdlzip.codec.fitting import Machine, best_fit
-from mdlzip.codec.models import ModelFile, locate, survey_model
+from mdlzip.codec.models import ModelFile, locate
 from mdlzip.codec.options import ArchiveInfo, method_label
-from mdlzip.errors import CorruptArchive, MissingModel, UsageError
+from mdlzip.errors import MdlzipError
 from mdlzip.fileio import plain_errors
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 from mdlzip.networks.registry import n_cells
@@ -76,8 +76,8 @@ def _info(
 def _model_of(model_id: bytes) -> ModelFile | None:
     """The model that an archive names, if it is kept where models are looked for."""
     try:
-        return survey_model(locate(model_id))
-    except (MissingModel, CorruptArchive, UsageError):
+        return locate(model_id)
+    except MdlzipError:
         return None
 
 
@@ -125,5 +125,5 @@ def _learned(src: str, reader: ArchiveReader, machine: Machine) -> ArchiveInfo:
         n_weights=n_cells(config),
         model_id=reader.model_id.hex() or None,
         model_bytes=model.size if model else None,
-        card=unpack_card(reader.card) if reader.card else None,
+        card=unpack_card(reader.card),
     )

@@ -12,17 +12,17 @@ import numpy as np
 
 from mdlzip.archive.card import Card
 from mdlzip.callbacks import OnProgress
-from mdlzip.codec.encode import write_model
+from mdlzip.codec.encode import enter_work_folder, write_model
 from mdlzip.codec.gathering import TrainingSet, gather
 from mdlzip.codec.job import Job
 from mdlzip.codec.learned import check_fits
 from mdlzip.codec.models import MODEL_SUFFIX, survey_model
 from mdlzip.codec.options import CompressOptions, ShouldStop, no_progress
 from mdlzip.codec.resume import take_up
-from mdlzip.codec.work import WorkFolder, identity, work_folder
-from mdlzip.corpus import Corpus, corpus_in
+from mdlzip.codec.work import WorkFolder, work_folder
+from mdlzip.corpus import STDIN, Corpus, corpus_in
 from mdlzip.errors import Interrupted, UsageError
-from mdlzip.fileio import check_output, check_writable, checked_path, spool
+from mdlzip.fileio import check_apart, check_output, check_writable, checked_path, spool
 from mdlzip.limits import MAX_MODEL_TEXT_BYTES
 from mdlzip.quantised.network import IntegerNetwork
 from mdlzip.symbols.layout import Layout
@@ -95,7 +95,11 @@ def train_model(
         raise UsageError(f"text_bytes = {text_bytes}: from 1 to {MAX_MODEL_TEXT_BYTES:,}")
     if options.model is not None:
         raise UsageError("a model is trained afresh; leave the option model out")
-    check_output(target, source=None, force=options.force)
+    outputs = [p for p in (target, options.metrics) if p is not None and str(p) != STDIN]
+    for path in outputs:
+        append = path == options.metrics and options.resume
+        check_output(path, source=None, force=options.force, append=append)
+    check_apart(outputs, [])
     check_writable(target, force=options.force)
     if check_target is not None:
         check_target(target)
@@ -103,7 +107,8 @@ def train_model(
         options = replace(options, chunk_size=RECORD_CHUNK_BYTES)
     show, stop = on_progress or no_progress, should_stop or (lambda: False)
     with ExitStack() as stack:
-        found = stack.enter_context(gather(sources, lines=lines, held_out=held_out))
+        made = [*outputs, work_folder(target, b"", options.work_dir, resume=False)]
+        found = stack.enter_context(gather(sources, lines=lines, held_out=held_out, without=made))
         job = Job(found.seen, target, options, show, stop)
         network, preset = _trained(job, found, stack)
         loss = job.figures["integer_bits_per_byte"]
@@ -153,11 +158,7 @@ def _trained(job: Job, found: TrainingSet, stack: ExitStack) -> tuple[IntegerNet
     survey = take_survey(corpus)
     corpus.remember(survey.digest)
     present = survey.present | take_survey(found.held_out).present
-    assert job.target is not None
-    path = work_folder(job.target, corpus.digest(), options.work_dir, resume=options.resume)
-    text = identity(corpus.size, corpus.digest())
-    work = WorkFolder(path, text, resume=options.resume, fresh=options.force)
-    stack.enter_context(work)
+    work = enter_work_folder(job, stack)
     if options.resume:
         job.options, job.resumed = take_up(options, work.files, work.path)
     sample, layout = sample_of(corpus), job.layout

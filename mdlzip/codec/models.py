@@ -6,7 +6,9 @@ the SHA-256 of the file. The original is what the experts read before anything e
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from mdlzip.errors import (
     CorruptArchive,
     IsFolder,
     LimitExceeded,
+    MdlzipError,
     MissingFile,
     MissingModel,
     OutputExists,
@@ -48,13 +51,18 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file as its headers show it. name: as its maker called it; "" if nobody did."""
+    """A model file as its headers show it; layout: how its text was cut. card: None for none."""
 
     path: Path
     model_id: bytes
     size: int
-    text_bytes: int
+    layout: Layout
     card: Card | None
+
+    @property
+    def text_bytes(self) -> int:
+        """Of its original."""
+        return self.layout.total_bytes
 
     @property
     def name(self) -> str:
@@ -84,8 +92,11 @@ def model_folder() -> Path:
 def survey_model(path: Path) -> ModelFile:
     """What a model file says of itself; nothing is decoded. Raises UsageError if it is none."""
     with plain_errors(f"{path}: cannot read"):
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise IsFolder(f"{path}: is a folder, not a model")
+        if not stat.S_ISREG(mode):  # to open a pipe could wait for ever
+            raise UsageError(f"{path}: is not a regular file")
         with path.open("rb") as file:
             total = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -95,8 +106,7 @@ def survey_model(path: Path) -> ModelFile:
             file.seek(0)
             reader = ArchiveReader(file, total)
             _check_is_model(path, reader)
-            card = unpack_card(reader.card) if reader.card else None
-    return ModelFile(path, digest.digest(), total, reader.header.size, card)
+    return ModelFile(path, digest.digest(), total, reader.layout, unpack_card(reader.card))
 
 
 def _check_is_model(path: Path, reader: ArchiveReader) -> None:
@@ -111,28 +121,31 @@ def _check_is_model(path: Path, reader: ArchiveReader) -> None:
         )
 
 
-def read_model(path: Path, machine: Machine) -> IntegerNetwork:
+def read_model(model: ModelFile, machine: Machine) -> IntegerNetwork:
     """The network of a model file, with its text and its id.
 
-    Raises UsageError for a file that is no model, CorruptArchive, LimitExceeded, MdlzipError.
+    Raises CorruptArchive, LimitExceeded, MdlzipError.
     """
-    found = survey_model(path)
     with _lock:
-        known = _loaded.get(found.model_id)
+        known = _loaded.get(model.model_id)
         if known is not None:
-            _loaded.move_to_end(found.model_id)
+            _loaded.move_to_end(model.model_id)
     if known is not None:
         return known
-    machine = replace(machine, device="cpu", model=None)
-    with plain_errors(f"{path}: cannot read"), path.open("rb") as file:
-        try:
-            network = _decoded(ArchiveReader(file, found.size), machine, found.model_id)
-        except CorruptArchive as error:
-            raise CorruptArchive(f"{path}: {error}") from error
-        except LimitExceeded as error:
-            raise LimitExceeded(f"{path}: {error}") from error
+    machine, path = replace(machine, device="cpu", model=None), model.path
+    try:
+        check_memory(model.size, machine.memory)
+        with plain_errors(f"{path}: cannot read"):
+            data = path.read_bytes()
+        if sha256(data).digest() != model.model_id:
+            raise CorruptArchive("was changed while it was being read")
+        network = _decoded(ArchiveReader(io.BytesIO(data), len(data)), machine, model.model_id)
+    except CorruptArchive as error:
+        raise CorruptArchive(f"{path}: {error}") from error
+    except LimitExceeded as error:
+        raise LimitExceeded(f"{path}: {error}") from error
     with _lock:
-        _loaded[found.model_id] = network
+        _loaded[model.model_id] = network
         while len(_loaded) > _KEPT:
             _loaded.popitem(last=False)
     return network
@@ -158,20 +171,19 @@ def load(reader: ArchiveReader, machine: Machine) -> tuple[IntegerNetwork, Fit]:
     """
     if not reader.model_id:
         return load_own(reader, machine)
-    path = locate(reader.model_id, machine.model)
-    network = read_model(path, machine)
+    model = locate(reader.model_id, machine.model)
+    network = read_model(model, machine)
     if network.config != reader.config:
         raise CorruptArchive("configuration section: is not that of the model")
-    size = path.stat().st_size
     if not machine.allow_slow:
-        check_operations(reader.config, reader.layout, size, context=reader.context)
+        check_operations(reader.config, reader.layout, model.size, context=reader.context)
     fit = best_fit(reader, machine, 0, network.vocabulary, len(network.text))
     check_memory(fit.memory_bytes, machine.memory)
     return network, fit
 
 
-def locate(model_id: bytes, given: Path | None = None) -> Path:
-    """The file of a model; `given` is the only one that is looked at, if the user named one.
+def locate(model_id: bytes, given: Path | None = None) -> ModelFile:
+    """A model by its id; `given` is the only one that is looked at, if the user named one.
 
     Raises MissingModel with what to do; CorruptArchive if the file in the model folder is not what
     its name says.
@@ -184,16 +196,17 @@ def locate(model_id: bytes, given: Path | None = None) -> Path:
                 f"{given}: is model {found.model_id.hex()[:16]}, the archive was made with model"
                 f" {wanted[:16]}; give that one with -D"
             )
-        return given
+        return found
     path = model_folder() / (wanted + MODEL_SUFFIX)
     if not path.is_file():
         raise MissingModel(
             f"the archive was made with model {wanted[:16]}, which is not in {model_folder()};"
             " give its file with -D, or keep it there with mdlzip models add FILE"
         )
-    if survey_model(path).model_id != model_id:
+    kept = _kept(path)
+    if kept is None or kept.model_id != model_id:
         raise CorruptArchive(f"{path}: is damaged, its content is not what its name says")
-    return path
+    return kept
 
 
 def named_model(name: str) -> Path:
@@ -229,21 +242,29 @@ def kept_models() -> Iterator[ModelFile]:
     folder = model_folder()
     if not folder.is_dir():
         return
-    for path in sorted(folder.glob(f"*{MODEL_SUFFIX}")):
-        try:
-            yield survey_model(path)
-        except (CorruptArchive, UsageError):
-            continue
+    yield from filter(None, map(_kept, sorted(folder.glob(f"*{MODEL_SUFFIX}"))))
+
+
+def _kept(path: Path) -> ModelFile | None:
+    """A file of the model folder; None if it is not there, cannot be read, or is no model."""
+    try:
+        return survey_model(path)
+    except MdlzipError:
+        return None
 
 
 def add_model(path: Path) -> ModelFile:
-    """Keep a copy of a model in the model folder, under its id; OutputExists if it is there."""
+    """Keep a copy of a model in the model folder, under its id; a damaged one is replaced.
+
+    Raises OutputExists if it is there, and whole.
+    """
     found = survey_model(path)
     folder = model_folder()
     with plain_errors(f"{folder}: cannot make the model folder"):
         folder.mkdir(0o700, parents=True, exist_ok=True)
     target = folder / (found.model_id.hex() + MODEL_SUFFIX)
-    if target.exists() and survey_model(target).model_id == found.model_id:
+    kept = _kept(target)
+    if kept is not None and kept.model_id == found.model_id:
         raise OutputExists(f"{path}: the model is kept already, as {target}")
     with (
         plain_errors(f"{path}: cannot read"),
@@ -265,11 +286,3 @@ def remove_model(name: str) -> ModelFile:
     with plain_errors(f"{path}: cannot remove"):
         path.unlink()
     return found
-
-
-def layout_of(path: Path) -> Layout:
-    """How a model's text was cut: what the network was trained for."""
-    with plain_errors(f"{path}: cannot read"), path.open("rb") as file:
-        reader = ArchiveReader(file, os.fstat(file.fileno()).st_size)
-        _check_is_model(path, reader)
-        return reader.layout

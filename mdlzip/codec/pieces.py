@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mdlzip.quantised.unit_decoder import UnitDecoder
 
 _BATCH_UNITS = 64  # decoded together, if their streams are whole
-_NEEDED = (Kind.CONFIGURATION, Kind.CONTEXT, Kind.WEIGHTS)
+_HEAD = (Kind.CONFIGURATION, Kind.CONTEXT, Kind.WEIGHTS, Kind.MODEL)
 REMEDY = "a second copy of the archive may have it: --from-copy"
 
 
@@ -80,11 +80,16 @@ def _head(copies: Sequence[Copy]) -> bytes:
     """An undamaged archive up to its weights, from the parts that are whole in any copy."""
     header = next(copy.header for copy in copies if copy.header is not None)
     out = [header]
-    for kind in _NEEDED:
+    here = {kind for copy in copies for kind in copy.sections}
+    torn = {kind for copy in copies for kind in copy.damaged}
+    named = Kind.MODEL in here or (Kind.WEIGHTS not in here and Kind.MODEL in torn)
+    for kind in _HEAD:
+        if kind == (Kind.WEIGHTS if named else Kind.MODEL):
+            continue
         section = next((c.sections[kind] for c in copies if kind in c.sections), None)
         if section is not None:
             out.append(pack_section(kind, section.payload))
-        elif kind != Kind.CONTEXT or any(kind in copy.damaged for copy in copies):
+        elif kind != Kind.CONTEXT or kind in torn:
             raise CorruptArchive(
                 f"{kind.name.lower()} section: damaged or missing, and nothing can be decoded"
                 f" without it; {REMEDY}"
@@ -112,7 +117,7 @@ class _Units:
         self._head_is_sure = all(
             not copy.sections[kind].repaired
             for copy in copies
-            for kind in _NEEDED
+            for kind in _HEAD
             if kind in copy.sections
         )
 

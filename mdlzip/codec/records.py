@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mdlzip.archive.cursor import Cursor, put_varint
 from mdlzip.codec.fitting import Machine
-from mdlzip.codec.models import layout_of, named_model, read_model
+from mdlzip.codec.models import named_model, read_model, survey_model
 from mdlzip.errors import CorruptArchive, UsageError, WrongType
 from mdlzip.limits import DEFAULT_MEMORY_BYTES
 
@@ -42,12 +42,12 @@ class Codec:
         memory: int = DEFAULT_MEMORY_BYTES,
         allow_slow: bool = False,
     ) -> None:
-        path = named_model(str(model))
-        network = read_model(path, Machine("cpu", threads, memory, allow_slow))
+        found = survey_model(named_model(str(model)))
+        network = read_model(found, Machine("cpu", threads, memory, allow_slow))
         from mdlzip.quantised.record_coder import RecordCoder
 
         self.model_id = network.model_id.hex()
-        self._piece = layout_of(path).chunk_size
+        self._piece = found.layout.chunk_size
         self._coder = RecordCoder(network, self._piece, threads)
         self._unknown = bytes(i for i, known in enumerate(self._coder.known) if not known)
 

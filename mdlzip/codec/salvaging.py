@@ -72,7 +72,7 @@ def salvage(
         header = _header(copies, from_copy)
         target = _target(src, dst)
         if target is not None:
-            for source in (src, from_copy):
+            for source in (src, from_copy, machine.model):
                 if source is not None:
                     check_output(target, source=Path(source), force=force)
             if check_target is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,29 @@ def test_mistakes_are_one_line(trained: Path) -> None:
     one_line(run(trained, "models", "add", "data"), 3, "not an mdlzip archive")
     one_line(run(trained, "models", "remove", "nothing"), 8, "nothing")
     assert not (trained / "x.mdlm").exists() and not (trained / "y").exists()
+
+
+def test_a_folder_that_holds_the_output(trained: Path) -> None:
+    """Neither the model nor the checkpoints in it are sources; a source is never replaced."""
+    folder = trained / "folder"
+    folder.mkdir()
+    (folder / "text").write_bytes(UNSEEN.read_bytes() * 3)
+    command = ("train", "folder", "-o", "folder/m.mdlm", "--preset", "nano", "--device", "cpu")
+    words = [sys.executable, "-m", "mdlzip", *command, "--budget", "60s", "--progress", "json"]
+    with subprocess.Popen(
+        words, cwd=trained, env=cli_environment(), stderr=subprocess.PIPE, text=True
+    ) as going:
+        assert going.stderr is not None
+        for line in going.stderr:
+            if '"train"' in line:
+                going.send_signal(signal.SIGINT)
+                break
+        going.stderr.read()
+    assert going.returncode == 130
+    assert list(folder.glob(".*.work"))
+    done = run(trained, *command, "--budget", "5s", "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)["models"]
+    assert report["n_files"] == 1
+    one_line(run(trained, "train", "data", "-o", "data", "-f", *SHORT), 2, "would overwrite")
+    assert (trained / "data").read_bytes() == UNSEEN.read_bytes()

@@ -1,6 +1,5 @@
 """docs/format.md: the container."""
 
-import json
 import lzma
 from collections.abc import Iterable
 from hashlib import sha256
@@ -72,9 +71,7 @@ def read_body(
     last = 127
     while fields.peek() > last:  # optional sections
         last = fields.peek()
-        payload = section(fields, last, 2**24 if last != CARD else 65536)
-        if last == CARD:
-            read_card(payload.take(payload.left()))
+        section(fields, last, 2**24 if last != CARD else 65536)
     if method != LEARNED:
         return read_payload(fields, method, size), None
     return read_learned(fields, size, limit, models)
@@ -171,10 +168,3 @@ def open_model(
     require(all(vars(model)[name] == own[name] for name in own), "configuration: another network")
     require(max(map(len, model.strings)) <= config.chunk_size // 2, "model: a string is too long")
     return model, text
-
-
-def read_card(payload: bytes) -> None:
-    try:
-        require(isinstance(json.loads(payload), dict), "card: is no object")
-    except (ValueError, RecursionError):
-        raise Refused("card: is no JSON") from None

@@ -60,9 +60,9 @@ def test_every_record_comes_back_alone_and_together(model: Path) -> None:
 def test_overhead_is_at_most_a_byte(model: Path) -> None:
     """Against what the counts of the predictor say that each record costs."""
     from mdlzip.codec.fitting import Machine
-    from mdlzip.codec.models import read_model
+    from mdlzip.codec.models import read_model, survey_model
 
-    network, codec = read_model(model, Machine("cpu")), Codec(model)
+    network, codec = read_model(survey_model(model), Machine("cpu")), Codec(model)
     predictor, vocabulary = Predictor(network, 256), network.vocabulary
     for line in LINES:
         symbols = tokenise(vocabulary, np.frombuffer(line + b"\n", np.uint8))[0][None]
